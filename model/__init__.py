@@ -1,0 +1,1 @@
+"""A-QCF-Net: network, preprocessing, inference and measurement. Knows no web, queue, SQL or DICOM."""
