@@ -1,0 +1,1 @@
+"""A-QCF-Net as a service: a CT or MR series in, a DICOM-SEG out."""

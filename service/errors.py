@@ -1,0 +1,116 @@
+"""Every error the service raises on purpose, below the science layer's root.
+
+``InputError`` and its kin mean that the caller's input cannot be used (a 4xx over HTTP, exit 2 on
+the command line). ``code`` is stable. No message carries patient data: no header value, no name of
+an uploaded file, no UID.
+"""
+
+from model.errors import AqcfError, InputError, InputTooLargeError
+
+
+class UploadError(InputError):
+    """What was uploaded cannot be opened as images."""
+
+    code = "invalid_upload"
+
+
+class EmptyUploadError(UploadError):
+    code = "empty_upload"
+
+
+class UnsupportedMediaError(UploadError):
+    """Neither DICOM, nor a zip of DICOM, nor NIfTI."""
+
+    code = "unsupported_media"
+
+
+class ArchiveError(UploadError):
+    """``corrupt_archive``, ``unsafe_archive``, ``nested_archive`` or ``encrypted_archive``."""
+
+    code = "corrupt_archive"
+
+
+class UploadTooLargeError(InputTooLargeError):
+    """``upload_too_large``, ``archive_too_large`` or ``too_many_files``."""
+
+    code = "upload_too_large"
+
+
+class UnknownModelError(InputError):
+    """No model of this id, or none for this modality, is installed."""
+
+    code = "unknown_model"
+
+
+class UnknownProfileError(InputError):
+    code = "unknown_profile"
+
+
+class IdempotencyKeyReusedError(InputError):
+    """The same Idempotency-Key came with another input or other settings."""
+
+    code = "idempotency_key_reused"
+
+
+class ServiceError(AqcfError):
+    """Root of what is no fault of the input."""
+
+    code = "service_error"
+
+
+class NotFoundError(ServiceError):
+    """``job_not_found`` or ``artifact_not_found``."""
+
+    code = "not_found"
+
+
+class ConflictError(ServiceError):
+    """The job's state does not allow this: ``already_finished``, ``not_finished``, ``no_result``."""
+
+    code = "conflict"
+
+
+class BusyError(ServiceError):
+    """The queue is full; try again after ``retry_after_s`` seconds."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageFullError(ServiceError):
+    """No room for another upload; running jobs still finish."""
+
+    code = "storage_full"
+
+
+class UnauthorizedError(ServiceError):
+    """No key, or none that is known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(ServiceError):
+    """The key is known, its scopes do not allow this."""
+
+    code = "forbidden"
+
+
+class ModelUnavailableError(ServiceError):
+    """No model is installed where the settings point."""
+
+    code = "model_unavailable"
+
+
+class StateLockedError(ServiceError):
+    """Another process serves from this state folder."""
+
+    code = "state_locked"
+
+
+class UnsafeAddressError(ServiceError):
+    """A public address without API keys."""
+
+    code = "unsafe_address"

@@ -1,0 +1,59 @@
+"""What changes a deployment, from ``AQCF_*`` variables, built once and passed in."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PACKAGED_MODELS = Path(__file__).resolve().parent.parent / "model" / "zoo"
+MIB = 1024**2
+GIB = 1024**3
+
+
+class Settings(BaseSettings):
+    """Defaults serve one user on loopback. Sizes in bytes, times in seconds unless named."""
+
+    model_config = SettingsConfigDict(env_prefix="AQCF_", frozen=True, extra="ignore")
+
+    state_dir: Path = Path("state")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    models_dir: Path = PACKAGED_MODELS
+    default_model: str = "small"
+    engine: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    workers: int = Field(default=1, ge=1)
+    queue_limit: int = Field(default=64, ge=1)
+    retry_after_s: int = Field(default=30, ge=1)
+
+    max_upload_bytes: int = 4 * GIB
+    max_extracted_bytes: int = 8 * GIB
+    max_files: int = 20_000
+    max_ratio: float = 300.0  # of an archive over 100 MiB; deflate reaches 1032 on zeros
+    max_voxels: int = 1024**3 // 2
+
+    min_free_bytes: int = 2 * GIB  # below this, new uploads are refused
+    purge_free_bytes: int = 4 * GIB  # below this, the oldest finished jobs are purged
+    retention_days: float = Field(default=30.0, gt=0)
+
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    heartbeat_timeout_s: float = Field(default=60.0, gt=0)
+    stale_queued_s: float = Field(default=30.0, gt=0)
+    sweep_s: float = Field(default=15.0, gt=0)
+    max_deaths: int = Field(default=3, ge=1)
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.state_dir / 'ledger.sqlite3'}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.state_dir / "artifacts"
+
+    @property
+    def staging_dir(self) -> Path:
+        return self.state_dir / "staging"
