@@ -4,7 +4,7 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class Limits:
     max_voxels: int = 400_000_000
 
 
-def read_nifti(path: Path, modality: Modality, *, limits: Limits = Limits()) -> Volume:  # noqa: B008
+def read_nifti(path: Path, modality: Modality, *, limits: Limits = Limits()) -> Volume:
     """One 3-D volume from a ``.nii`` or ``.nii.gz`` file (told apart by content, not by name).
 
     The sform places it where there is one, else the qform. Integer voxels stay as stored unless
@@ -86,19 +86,19 @@ def write_nifti(path: Path, array: NDArray[np.generic], affine: Affine) -> None:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as stream:
                 stream.write(header)
-                stream.write(memoryview(body).cast("B"))
+                stream.write(body.data.cast("B"))
         else:
             raw.write(header)
-            raw.write(memoryview(body).cast("B"))
+            raw.write(body.data.cast("B"))
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BinaryIO:
     with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _read_header(stream: IO[bytes]) -> np.void:
+def _read_header(stream: BinaryIO) -> np.void:
     head = stream.read(_NIFTI2.itemsize)
     for dtype, magics in ((_NIFTI1, (b"n+1",)), (_NIFTI2, (b"n+2",))):
         for order in ("<", ">"):
@@ -148,7 +148,7 @@ def _qform(header: np.void, pixdim: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([axes, header["qoffset"].astype(np.float64)])
 
 
-def _read_voxels(stream: IO[bytes], header: np.void, shape: ShapeZYX) -> NativeArray:
+def _read_voxels(stream: BinaryIO, header: np.void, shape: ShapeZYX) -> NativeArray:
     code = int(header["datatype"])
     if code not in _DTYPES:
         raise InputError(
@@ -158,7 +158,7 @@ def _read_voxels(stream: IO[bytes], header: np.void, shape: ShapeZYX) -> NativeA
     dtype = np.dtype(_DTYPES[code]).newbyteorder("<" if order in "=<" else ">")
     stream.seek(int(header["vox_offset"]))
     array = np.empty(shape, dtype)
-    view, filled = memoryview(array.reshape(-1).view(np.uint8)), 0
+    view, filled = array.reshape(-1).view(np.uint8).data, 0
     while filled < len(view):
         count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
         if not count:
@@ -206,4 +206,4 @@ def _new_header(array: NDArray[np.generic], affine: Affine) -> bytes:
     header["qform_code"] = header["sform_code"] = 1
     header["quatern"], header["qoffset"] = quaternion[:3], ras[:3, 3]
     header["srow"] = ras[:3]
-    return header.tobytes() + bytes(4)
+    return bytes(header.tobytes()) + bytes(4)

@@ -7,6 +7,7 @@ serving (section 3.1.2 of the paper; the numbers are fields of ``ModalitySpec``)
 3. Intensities become [0, 1]; what lies outside the native volume is 0.
 """
 
+import math
 from dataclasses import dataclass
 
 import cc3d
@@ -23,7 +24,7 @@ from .resample import (
     sub_affine,
 )
 from .spec import DIVISOR, FixedIntensity, Intensity, ModalitySpec
-from .types import Affine, ImageArray, MaskArray, NativeArray, ShapeZYX
+from .types import Affine, ImageArray, MaskArray, ShapeZYX
 from .volume import Volume
 
 MAX_VOXELS = 512**3  # of the resampled grid: 512 MiB in float32
@@ -75,7 +76,7 @@ def prepare(volume: Volume, spec: ModalitySpec) -> Prepared:
     return Prepared(array, affine, volume.shape, volume.affine, content)
 
 
-def foreground_threshold(values: NativeArray, intensity: Intensity) -> float:
+def foreground_threshold(values: ImageArray, intensity: Intensity) -> float:
     """What is body and not air: above ``lo`` of a fixed rule; else above a tenth of the 99th
     percentile, counted from the first (scanner intensities have no unit)."""
     if isinstance(intensity, FixedIntensity):
@@ -87,7 +88,7 @@ def foreground_threshold(values: NativeArray, intensity: Intensity) -> float:
 def normalise(values: ImageArray, intensity: Intensity, threshold: float) -> ImageArray:
     """Intensities to [0, 1]: the fixed window, or percentiles of the voxels above ``threshold``."""
     lo, hi = _window(values, intensity, threshold)
-    scaled = np.subtract(values, np.float32(lo))
+    scaled: ImageArray = np.subtract(values, np.float32(lo))
     scaled /= np.float32(max(hi - lo, 1e-6))
     np.clip(scaled, 0.0, 1.0, out=scaled)
     if not np.isfinite(scaled).all():
@@ -135,10 +136,10 @@ def to_native(scores: ImageArray, prepared: Prepared) -> MaskArray:
     return result
 
 
-def _coarse(volume: Volume) -> tuple[NativeArray, tuple[int, int, int]]:
+def _coarse(volume: Volume) -> tuple[ImageArray, tuple[int, int, int]]:
     """Every n-th voxel, about 4 mm apart."""
     z, y, x = (max(1, int(_COARSE_MM // step)) for step in volume.spacing_mm)
-    return np.ascontiguousarray(volume.array[::z, ::y, ::x]), (z, y, x)
+    return np.asarray(volume.array[::z, ::y, ::x], np.float32), (z, y, x)
 
 
 def _body_box(coarse: NDArray[np.bool_], strides: tuple[int, int, int], shape: ShapeZYX) -> Box:
@@ -174,7 +175,7 @@ def _target_grid(volume: Volume, box: Box, spec: ModalitySpec) -> tuple[Affine, 
 
 
 def _side(wanted: float, patch: int) -> int:
-    return max(patch, int(np.ceil((wanted - 1e-3) / DIVISOR)) * DIVISOR)
+    return max(patch, math.ceil((wanted - 1e-3) / DIVISOR) * DIVISOR)
 
 
 def _window(values: ImageArray, intensity: Intensity, threshold: float) -> tuple[float, float]:
@@ -188,7 +189,7 @@ def _window(values: ImageArray, intensity: Intensity, threshold: float) -> tuple
 
 
 def _softmax(scores: ImageArray) -> ImageArray:
-    shares = np.exp(scores - scores.max(axis=0))
+    shares: ImageArray = np.exp(scores - scores.max(axis=0))
     shares /= shares.sum(axis=0)
     return shares
 

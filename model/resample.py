@@ -156,7 +156,7 @@ def _trim(
     return (trimmed[0], trimmed[1], trimmed[2]), (boxes[0], boxes[1], boxes[2])
 
 
-def _span(used: NDArray[np.bool_]) -> slice:
+def _span(used: NDArray[np.bool_] | np.bool_) -> slice:
     hits = np.flatnonzero(used)
     return slice(int(hits[0]), int(hits[-1]) + 1) if hits.size else slice(0, 0)
 
