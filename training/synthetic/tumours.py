@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from model.types import LIVER, TUMOUR, ImageArray, MaskArray, Modality, ShapeZYX, SpacingZYX
 
@@ -15,6 +16,7 @@ MEDIAN_RADIUS_MM, RADIUS_SPREAD = 8.5, 0.6  # of the log-normal
 LARGEST_SHARE = 0.4  # of the liver in view that one lesion may take
 MARGIN = 1.5  # the box's half side in longest radii: the irregular outline stays within
 CT_WINDOW_HU = 192.0
+DIM_LIVER = 0.42  # an MR liver below this on [0, 1] is more likely T2 than T1
 MIN_LIVER_VOXELS = 32
 
 
@@ -77,7 +79,7 @@ def add_tumours(
 def smooth_noise(shape: ShapeZYX, nodes: ShapeZYX, rng: Generator) -> Field:
     """Smooth random field ``shape``, mean about 0 and spread about 1, that turns round about
     ``nodes`` times per axis: white noise on a coarse grid, spread by Gaussian kernels."""
-    field = rng.standard_normal(nodes, dtype=np.float32)
+    field: Field = rng.standard_normal(nodes, dtype=np.float32)
     for axis, (size, count) in enumerate(zip(shape, nodes, strict=True)):
         field = np.moveaxis(np.tensordot(_kernel(size, count), field, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(field)
@@ -88,7 +90,7 @@ def _kernel(size: int, count: int) -> Field:
     position = (np.arange(size) + 0.5) * (count / size) - 0.5
     weights = np.exp(-0.5 * ((position[:, None] - np.arange(count)) / 0.6) ** 2)
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def _largest_radius_mm(voxels: int, spacing_mm: SpacingZYX) -> float:
@@ -119,6 +121,8 @@ def _grow(
     inside = weight > 0.5
     if not inside.any():
         return
+    # The organ's edge is partial volume: a lesion that reaches it must not end in a step.
+    weight *= uniform_filter(liver.astype(np.float32), 3, mode="nearest")
     part += weight * _change(part, depth, lesion, around, spacing_mm=spacing_mm, rng=rng)
     np.clip(part, 0.0, 1.0, out=part)
     part_label[inside] = TUMOUR
@@ -129,12 +133,12 @@ def _draw_form(modality: Modality, limit_mm: float, rng: Generator) -> Lesion:
     radius = float(np.clip(radius, RADIUS_MM[0], max(RADIUS_MM[0], min(RADIUS_MM[1], limit_mm))))
     stretch = np.exp(rng.normal(0.0, 0.18, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
-    thickest = 5.0 if modality == "ct" else 8.0
+    thickest, sharpest = (5.0, 1.0) if modality == "ct" else (8.0, 2.0)
     return Lesion(
         radius_mm=radius,
         axes=(float(stretch[0]), float(stretch[1]), float(stretch[2])),
         irregularity=float(rng.uniform(0.04, 0.22)),
-        edge_mm=float(rng.uniform(1.0, 2.0 + 0.25 * radius)),
+        edge_mm=float(rng.uniform(sharpest, sharpest + 1.0 + 0.25 * radius)),
         slice_mm=min(float(rng.uniform(0.0, thickest)), radius),
         contrast=0.0,
         core=0.0,
@@ -159,8 +163,8 @@ def _draw_looks(lesion: Lesion, modality: Modality, around: Surroundings, rng: G
 
 
 def _ct_contrast(around: Surroundings, rng: Generator) -> float:
-    """Mostly hypodense by 12-75 HU, now and then hyperdense; never hidden in the noise."""
-    strength = np.exp(rng.uniform(np.log(12.0), np.log(75.0))) / CT_WINDOW_HU
+    """Mostly hypodense by 14-75 HU, now and then hyperdense; never hidden in the noise."""
+    strength = np.exp(rng.uniform(np.log(14.0), np.log(75.0))) / CT_WINDOW_HU
     strength = max(strength, 0.6 * around.noise)
     if rng.random() < 0.12:
         return float(0.8 * strength)
@@ -168,12 +172,16 @@ def _ct_contrast(around: Surroundings, rng: Generator) -> float:
 
 
 def _mr_contrast(around: Surroundings, rng: Generator) -> float:
-    """Either sign, since the sequence is unknown; in proportion to the liver's level."""
-    floor = max(0.04, 0.8 * around.noise)
-    if rng.random() < 0.6:
-        room = max(0.95 - around.level, floor)
-        return float(min(max(around.level * rng.uniform(0.2, 1.6), floor), room))
-    return -float(min(max(around.level * rng.uniform(0.15, 0.7), floor), 0.9 * around.level))
+    """Either sign, since the sequence is unknown: a dim liver (T2, fat suppressed) has mostly
+    bright lesions, a bright one (T1) mostly dark ones; in proportion to the liver's level."""
+    dim = around.level < DIM_LIVER
+    floor = max(0.05, 0.8 * around.noise)
+    if rng.random() < (0.75 if dim else 0.25):
+        strongest = 1.5 if dim else 0.6
+        strength = around.level * np.exp(rng.uniform(np.log(0.15), np.log(strongest)))
+        return float(min(max(strength, floor), max(0.95 - around.level, floor)))
+    strength = around.level * np.exp(rng.uniform(np.log(0.12), np.log(0.55)))
+    return -float(min(max(strength, floor), 0.9 * around.level))
 
 
 def _box(
