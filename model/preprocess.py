@@ -175,7 +175,8 @@ def _target_grid(volume: Volume, box: Box, spec: ModalitySpec) -> tuple[Affine, 
 
 
 def _side(wanted: float, patch: int) -> int:
-    return max(patch, math.ceil((wanted - 1e-3) / DIVISOR) * int(DIVISOR))
+    blocks = math.ceil((wanted - 1e-3) / DIVISOR)
+    return max(patch, blocks * int(DIVISOR))
 
 
 def _window(values: ImageArray, intensity: Intensity, threshold: float) -> tuple[float, float]:
