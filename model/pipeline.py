@@ -1,0 +1,164 @@
+"""The whole way from a volume to a measured mask."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from .backends.base import Backend
+from .errors import ConfigError, OutOfMemoryError
+from .measure import LesionLabels, Measurements, lesion_labels, measure
+from .postprocess import postprocess
+from .preprocess import Prepared, prepare, to_native
+from .sliding import slide
+from .spec import ModelSpec, PostprocessRules, Profile
+from .types import BACKGROUND, Affine, ImageArray, MaskArray
+from .volume import Volume
+
+Outcome: TypeAlias = Literal["lesion_found", "no_lesion", "not_evaluable"]
+Progress: TypeAlias = Callable[[str, float], None]
+"""Called with a stage of ``STAGES`` and the fraction of it done; may raise ``CancelledError``."""
+
+STAGES = ("prepare", "inference", "restore", "postprocess", "measure")
+BATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """``mask``: on the native grid of the volume, whose ``affine`` it has; empty when the outcome
+    is ``not_evaluable``. ``lesion_labels``: the lesion number of each voxel, None without lesions.
+    ``applied``: what postprocessing changed. ``seconds``: per stage of ``STAGES``. ``engine``: the
+    backend's name."""
+
+    mask: MaskArray
+    affine: Affine
+    outcome: Outcome
+    measurements: Measurements
+    lesion_labels: LesionLabels | None
+    applied: tuple[str, ...]
+    seconds: dict[str, float]
+    engine: str
+    profile: str
+
+
+def segment(
+    volume: Volume,
+    spec: ModelSpec,
+    backend: Backend,
+    *,
+    profile: str | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Segment liver and tumour and measure them.
+
+    ``profile``: a sliding-window profile of ``spec``, its default when None. Raises
+    ``ConfigError`` for an unknown profile or modality, what ``preprocess.prepare`` and the backend
+    raise, and whatever ``progress`` raises to stop.
+    """
+    name = spec.default_profile if profile is None else profile
+    chosen, rules = _settings(volume, spec, name)
+    clock = _Clock(progress)
+
+    with clock.stage("prepare"):
+        prepared = prepare(volume, spec.modalities[volume.modality])
+    with clock.stage("inference") as report:
+        scores = _infer(prepared, spec, volume, backend, chosen, report)
+    with clock.stage("restore"):
+        raw = to_native(scores, prepared)
+    with clock.stage("postprocess"):
+        mask, applied = postprocess(raw, rules, volume.voxel_ml)
+        mask, evaluable, applied = _judge(mask, volume, rules, applied)
+    with clock.stage("measure"):
+        labels = lesion_labels(mask)
+        measurements = measure(mask, volume, labels)
+
+    found = bool(measurements.lesions)
+    outcome: Outcome = (
+        "not_evaluable" if not evaluable else "lesion_found" if found else "no_lesion"
+    )
+    return Result(
+        mask=mask,
+        affine=volume.affine,
+        outcome=outcome,
+        measurements=measurements,
+        lesion_labels=labels if found else None,
+        applied=applied,
+        seconds=clock.seconds,
+        engine=backend.name,
+        profile=name,
+    )
+
+
+def _settings(volume: Volume, spec: ModelSpec, name: str) -> tuple[Profile, PostprocessRules]:
+    if volume.modality not in spec.modalities:
+        raise ConfigError(f"the model {spec.id!r} does not know {volume.modality!r}")
+    if name not in spec.profiles:
+        raise ConfigError(
+            f"the model {spec.id!r} has no profile {name!r}; it has {', '.join(spec.profiles)}"
+        )
+    return spec.profiles[name], spec.postprocess.get(volume.modality, PostprocessRules())
+
+
+def _infer(
+    prepared: Prepared,
+    spec: ModelSpec,
+    volume: Volume,
+    backend: Backend,
+    profile: Profile,
+    report: Callable[[float], None],
+) -> ImageArray:
+    """Blended logits; once more with single windows when a batch was too much for the memory."""
+
+    def run(batch: int) -> ImageArray:
+        return slide(
+            prepared.array,
+            spec.modalities[volume.modality].patch,
+            profile.overlap,
+            backend.logits,
+            spec.network.classes,
+            batch=batch,
+            skip_empty=profile.skip_empty,
+            progress=report,
+        )
+
+    try:
+        return run(BATCH)
+    except OutOfMemoryError:
+        return run(1)
+
+
+def _judge(
+    mask: MaskArray, volume: Volume, rules: PostprocessRules, applied: tuple[str, ...]
+) -> tuple[MaskArray, bool, tuple[str, ...]]:
+    """Too little liver is no result: the mask is emptied and the reason given."""
+    liver_ml = int(np.count_nonzero(mask)) * volume.voxel_ml
+    if liver_ml >= rules.min_liver_ml:
+        return mask, True, applied
+    reason = (
+        f"Found {liver_ml:.1f} ml of liver, less than the {rules.min_liver_ml:g} ml that a "
+        "result needs; the mask is empty."
+    )
+    return np.full_like(mask, BACKGROUND), False, (*applied, reason)
+
+
+class _Clock:
+    """Seconds per stage, and the progress callback at its start, its steps and its end."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        start = time.perf_counter()
+        self._report(name, 0.0)
+        yield lambda fraction: self._report(name, fraction)
+        self.seconds[name] = time.perf_counter() - start
+        self._report(name, 1.0)
+
+    def _report(self, name: str, fraction: float) -> None:
+        if self._progress is not None:
+            self._progress(name, fraction)

@@ -1,0 +1,111 @@
+"""Rules applied to a mask after argmax. Each that changed something says so in a sentence."""
+
+from collections.abc import Callable
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .resample import bounding_box
+from .spec import PostprocessRules
+from .types import BACKGROUND, LIVER, TUMOUR, MaskArray
+
+_CONNECTIVITY = 26
+_TOUCHING = np.ones((3, 3, 3), bool)
+
+Rule = Callable[[MaskArray, float], tuple[MaskArray, str | None]]
+
+
+def postprocess(
+    mask: MaskArray, rules: PostprocessRules, voxel_ml: float
+) -> tuple[MaskArray, tuple[str, ...]]:
+    """A new mask, and one sentence for every rule that changed it, in the order applied.
+
+    Tumour apart from the liver goes first, so that it cannot pass for the largest component;
+    ``min_liver_ml`` is judged by ``pipeline``.
+    """
+    result = mask.copy()
+    box = bounding_box(mask != BACKGROUND, margin=1)
+    if box is None:
+        return result, ()
+    said: list[str] = []
+    for rule in _chosen(rules):
+        result[box], sentence = rule(result[box], voxel_ml)
+        if sentence is not None:
+            said.append(sentence)
+    return result, tuple(said)
+
+
+def _chosen(rules: PostprocessRules) -> list[Rule]:
+    chosen: list[Rule] = []
+    if rules.tumour_inside_liver:
+        chosen.append(_tumour_inside_liver)
+    if rules.largest_liver_component:
+        chosen.append(_largest_liver_component)
+    if rules.min_lesion_ml > 0:
+        chosen.append(lambda mask, voxel_ml: _min_lesion(mask, voxel_ml, rules.min_lesion_ml))
+    return chosen
+
+
+def _tumour_inside_liver(mask: MaskArray, voxel_ml: float) -> tuple[MaskArray, str | None]:
+    """A tumour component none of whose voxels touches liver becomes background."""
+    labels, sizes = _components(mask == TUMOUR)
+    if len(sizes) == 1:
+        return mask, None
+    near = ndimage.binary_dilation(mask == LIVER, _TOUCHING)
+    apart = np.ones(len(sizes), bool)
+    apart[np.unique(labels[near])] = False
+    apart[0] = False
+    sentence = (
+        f"Removed {_parts(apart)} labelled tumour that do not touch the liver "
+        f"({_ml(sizes[apart], voxel_ml)})."
+    )
+    return _relabelled(mask, apart[labels], BACKGROUND), sentence if apart.any() else None
+
+
+def _largest_liver_component(mask: MaskArray, voxel_ml: float) -> tuple[MaskArray, str | None]:
+    """Of liver and tumour together only the largest component stays."""
+    labels, sizes = _components(mask != BACKGROUND)
+    if len(sizes) <= 2:
+        return mask, None
+    others = np.arange(len(sizes)) != sizes[1:].argmax() + 1
+    others[0] = False
+    sentence = (
+        f"Kept the largest liver component and removed {_parts(others)} apart from it "
+        f"({_ml(sizes[others], voxel_ml)})."
+    )
+    return _relabelled(mask, others[labels], BACKGROUND), sentence
+
+
+def _min_lesion(mask: MaskArray, voxel_ml: float, least: float) -> tuple[MaskArray, str | None]:
+    """A tumour component smaller than ``least`` ml becomes liver."""
+    labels, sizes = _components(mask == TUMOUR)
+    small = sizes * voxel_ml < least
+    small[0] = False
+    sentence = (
+        f"Counted {_parts(small)} labelled tumour and smaller than {least:g} ml as liver "
+        f"({_ml(sizes[small], voxel_ml)})."
+    )
+    return _relabelled(mask, small[labels], LIVER), sentence if small.any() else None
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """26-connected component numbers and the voxel count of each, index 0 the rest."""
+    labels = cc3d.connected_components(mask, connectivity=_CONNECTIVITY)
+    return labels, np.bincount(labels.ravel())
+
+
+def _relabelled(mask: MaskArray, where: NDArray[np.bool_], value: int) -> MaskArray:
+    changed = mask.copy()
+    changed[where] = value
+    return changed
+
+
+def _parts(chosen: NDArray[np.bool_]) -> str:
+    count = int(np.count_nonzero(chosen))
+    return "1 part" if count == 1 else f"{count} parts"
+
+
+def _ml(sizes: NDArray[np.int64], voxel_ml: float) -> str:
+    return f"{float(sizes.sum()) * voxel_ml:.2f} ml"
