@@ -65,7 +65,7 @@ class NotFoundError(ServiceError):
 
 
 class ConflictError(ServiceError):
-    """The job's state does not allow this: ``already_finished``, ``not_finished``, ``no_result``."""
+    """The job's state does not allow this: ``already_finished`` or ``not_finished``."""
 
     code = "conflict"
 

@@ -1,0 +1,149 @@
+"""Zip archives from strangers: judged before, and measured while, they are unpacked."""
+
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from .errors import ArchiveError, EmptyUploadError, UploadTooLargeError
+from .media import is_junk_name
+
+CHUNK = 1024**2
+RATIO_FREE_BYTES = 100 * CHUNK  # small archives may compress as well as they like
+DIRECTORY_BYTES_PER_FILE = 1024
+END_RECORD = b"PK\x05\x06"
+END_RECORD_BYTES = 22
+ENCRYPTED_FLAG = 0x1
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # an LZMA header may ask for 4 GiB of memory
+DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """``max_bytes`` unpacked, ``max_files`` members, ``max_ratio`` unpacked : packed."""
+
+    max_bytes: int
+    max_files: int
+    max_ratio: float
+
+
+def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Path], int]:
+    """Unpack into ``folder`` as numbered files; returns them and how many junk files were left out.
+
+    Raises ``ArchiveError`` with ``unsafe_archive`` (a path that leaves the folder, a link, a
+    device), ``encrypted_archive`` or ``corrupt_archive``; ``EmptyUploadError``;
+    ``UploadTooLargeError`` with ``archive_too_large`` or ``too_many_files``, by what is declared
+    before a byte is written, and by what comes out while it is.
+    """
+    _check_directory_size(archive, limits)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _check_members(members, archive.stat().st_size, limits)
+            wanted = [member for member in members if not is_junk_name(member.filename)]
+            return _write_all(opened, wanted, folder, limits), len(members) - len(wanted)
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError) as error:
+        raise ArchiveError("the zip is damaged or incomplete; send it again") from error
+    except NotImplementedError as error:
+        raise ArchiveError("the zip needs a feature that is not supported") from error
+
+
+def _check_directory_size(archive: Path, limits: ArchiveLimits) -> None:
+    """``zipfile`` reads the whole directory into memory: refuse a huge one first."""
+    size = archive.stat().st_size
+    tail_bytes = min(size, END_RECORD_BYTES + 2**16)
+    with archive.open("rb") as stream:
+        stream.seek(size - tail_bytes)
+        tail = stream.read()
+    at = tail.rfind(END_RECORD)
+    if at < 0 or len(tail) - at < END_RECORD_BYTES:
+        raise ArchiveError("the zip has no end; send it again")
+    entries, directory_bytes = struct.unpack("<HI", tail[at + 10 : at + 16])
+    if directory_bytes == 2**32 - 1 or entries == 2**16 - 1:
+        directory_bytes = _zip64_directory_bytes(tail[:at])
+    if directory_bytes > limits.max_files * DIRECTORY_BYTES_PER_FILE:
+        raise _too_many(limits)
+
+
+def _zip64_directory_bytes(tail: bytes) -> int:
+    at = tail.rfind(b"PK\x06\x06")
+    if at < 0 or len(tail) - at < 56:
+        return 0  # ``zipfile`` finds none either and takes the 32-bit values
+    return int.from_bytes(tail[at + 40 : at + 48], "little")
+
+
+def _check_members(
+    members: list[zipfile.ZipInfo], packed_bytes: int, limits: ArchiveLimits
+) -> None:
+    if not members:
+        raise EmptyUploadError("the zip holds no files")
+    if len(members) > limits.max_files:
+        raise _too_many(limits)
+    for member in members:
+        _check_member(member)
+    _check_total(sum(member.file_size for member in members), packed_bytes, limits)
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    if _leaves_folder(member.orig_filename) or _leaves_folder(member.filename):
+        raise ArchiveError(
+            "the zip holds a path that leads out of its folder", code="unsafe_archive"
+        )
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise ArchiveError("the zip holds a link or a device", code="unsafe_archive")
+    if member.flag_bits & ENCRYPTED_FLAG:
+        raise ArchiveError("the zip is encrypted; send it without a password",
+                           code="encrypted_archive")  # fmt: skip
+    if member.compress_type not in METHODS:
+        raise ArchiveError("the zip is not compressed with deflate; make a plain zip")
+
+
+def _leaves_folder(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or parts[0] == "" or "\x00" in name or bool(DRIVE.match(name))
+
+
+def _check_total(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
+    if unpacked > limits.max_bytes:
+        raise UploadTooLargeError(
+            f"the zip unpacks to more than {limits.max_bytes // CHUNK} MiB",
+            code="archive_too_large",
+        )
+    if unpacked > RATIO_FREE_BYTES and unpacked > packed * limits.max_ratio:
+        raise UploadTooLargeError(
+            f"the zip unpacks to more than {limits.max_ratio:.0f} times its size",
+            code="archive_too_large",
+        )
+
+
+def _write_all(
+    opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, limits: ArchiveLimits
+) -> list[Path]:
+    left = limits.max_bytes
+    files = []
+    for number, member in enumerate(members, start=1):
+        path = folder / f"member-{number:06d}"
+        with opened.open(member) as source, path.open("wb") as target:
+            left = _copy(source, target, left, limits)
+        files.append(path)
+    return files
+
+
+def _copy(source: IO[bytes], target: IO[bytes], left: int, limits: ArchiveLimits) -> int:
+    while chunk := source.read(CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            _check_total(limits.max_bytes + 1, 1, limits)
+        target.write(chunk)
+    return left
+
+
+def _too_many(limits: ArchiveLimits) -> UploadTooLargeError:
+    return UploadTooLargeError(
+        f"the zip holds more than {limits.max_files} files", code="too_many_files"
+    )

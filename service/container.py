@@ -1,0 +1,46 @@
+"""What a running service is made of: one frozen record, passed to every use case.
+
+It lies below the use cases, which take it; ``wiring`` above them builds it. It names no engine, so
+whatever imports it (the API, ``intake``) stays clear of inference.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from model.spec import ModelFolder
+from model.types import Modality
+
+from .audit import AuditLog
+from .observability import Metrics
+from .queue import JobQueue
+from .registry import ModelRegistry
+from .settings import Settings
+from .storage.artifacts import ArtifactStore
+from .storage.database import Database
+from .storage.jobs import JobStore
+from .storage.keys import KeyStore
+
+if TYPE_CHECKING:
+    from model.backends.base import Backend
+
+Precision: TypeAlias = str
+OpenBackend: TypeAlias = "Callable[[ModelFolder, Modality, Precision], Backend]"
+
+
+@dataclass(frozen=True)
+class Container:
+    """``open_backend(folder, modality, precision)`` gives a loaded engine, kept for the next job.
+    ``worker_id`` names this process in the ledger."""
+
+    settings: Settings
+    database: Database
+    jobs: JobStore
+    keys: KeyStore
+    audit: AuditLog
+    artifacts: ArtifactStore
+    models: ModelRegistry
+    queue: JobQueue
+    worker_id: str
+    open_backend: OpenBackend
+    metrics: Metrics = field(default_factory=Metrics)

@@ -1,0 +1,78 @@
+"""Take an upload in: look at it, store it, write the job down, then hand it to the queue."""
+
+import uuid
+
+from model.errors import InputError
+from model.spec import ModelFolder
+
+from .cases import SUFFIXES, Case, examine, settings_key
+from .container import Container
+from .domain import Job, NewJob, SubmitOptions
+from .observability import get_logger
+from .registry import profile_of
+from .uploads import Upload, open_upload
+
+log = get_logger("service.intake")
+
+
+def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
+    """The queued job for this upload, or the live one that has the same content and settings.
+
+    Files below the store's staging folder are moved, others copied. Raises ``InputError`` (the
+    upload, the model, the profile), ``BusyError``, ``StorageFullError``,
+    ``ModelUnavailableError``; then neither a job nor a file is left behind.
+    """
+    try:
+        job, created = _submit(container, upload, options)
+    except InputError as error:
+        container.metrics.rejected.labels(error.code).inc()
+        log.info("rejected", code=error.code, modality=options.modality)
+        raise
+    container.audit.record(options.actor, "submit", job.id)
+    if created:
+        log.info("queued", job_id=job.id, modality=job.modality, kind=job.kind)
+        container.queue.send(job.id)
+    return job
+
+
+def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tuple[Job, bool]:
+    settings = container.settings
+    folder = container.models.find(options.model, options.modality)
+    profile = profile_of(folder, options.profile)
+    container.artifacts.require_room(settings.min_free_bytes)
+    with container.artifacts.workspace() as workspace:
+        opened = open_upload(upload, workspace, settings)
+        case = examine(opened, options.modality, options.series, settings)
+        return _write_down(container, case, _new_job(case, folder, profile, options))
+
+
+def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptions) -> NewJob:
+    return NewJob(
+        id=str(uuid.uuid4()),
+        modality=case.modality,
+        kind=case.kind,
+        model_id=folder.spec.id,
+        model_sha256=folder.sha256,
+        profile=profile,
+        input_key=case.content,
+        content_key=settings_key(case, folder.sha256, profile),
+        receipt=case.receipt,
+        notes=case.notes,
+        idempotency_key=options.idempotency_key,
+        actor=options.actor,
+    )
+
+
+def _write_down(container: Container, case: Case, new: NewJob) -> tuple[Job, bool]:
+    """Store, then commit; what was stored for a job that is not created goes again."""
+    settings = container.settings
+    container.artifacts.put_input(new.input_key, case.files, SUFFIXES[case.kind])
+    created = False
+    try:
+        job, created = container.jobs.create(
+            new, queue_limit=settings.queue_limit, retry_after_s=settings.retry_after_s
+        )
+    finally:
+        if not created and not container.jobs.uses_input(new.input_key):
+            container.artifacts.delete_input(new.input_key)
+    return job, created

@@ -1,0 +1,166 @@
+"""Logs that cannot carry patient data, metrics, and the stage timer.
+
+A log line holds an event name of ours and values under the keys of ``SAFE_KEYS``: ids made here,
+codes, counts, seconds. Anything else is dropped, and so is every message of a third party, of which
+only the logger's name and the level are kept: DICOM libraries quote header values in theirs.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+# fmt: off
+SAFE_KEYS = frozenset({
+    "event", "level", "timestamp", "logger", "job_id", "request_id", "worker_id", "actor", "code",
+    "status", "outcome", "stage", "modality", "kind", "model", "profile", "engine", "method",
+    "route", "status_code", "seconds", "count", "files", "series", "size_bytes", "free_bytes",
+    "attempts", "deaths", "queued", "running", "host", "port", "version", "error", "where",
+    "action", "destination", "scopes",
+})
+# fmt: on
+TOKEN = re.compile(r"[A-Za-z0-9_.:/{}+-]{1,80}")
+UID = re.compile(r"\d+(\.\d+){3,}")
+LOOPBACK = re.compile(r"127(\.\d+){3}|0\.0\.0\.0")
+REDACTED = "[redacted]"
+OWN_LOGGERS = ("service", "model", "aqcf")
+SECONDS_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+
+EventDict = MutableMapping[str, Any]
+
+
+def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
+    """JSON lines on ``stream`` (stderr), for this project's loggers and everybody else's."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        describe_exception,
+        redact,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[drop_foreign_message, *shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+
+
+def get_logger(name: str) -> Any:
+    """A structlog logger; bind only what ``SAFE_KEYS`` names."""
+    return structlog.stdlib.get_logger(name)
+
+
+def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Keep safe keys with plain values; blank anything that could be a UID or free text."""
+    return {
+        key: value if key.startswith("_") or key in ("event", "timestamp") else _safe(value)
+        for key, value in event.items()
+        if key in SAFE_KEYS or key.startswith("_")
+    }
+
+
+def drop_foreign_message(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Third parties: where and how serious, never what they said."""
+    record = event.get("_record")
+    event["logger"] = "unknown" if record is None else record.name
+    event["event"] = "third_party"
+    return event
+
+
+def describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """The class of an exception and where it was raised, without its message."""
+    info = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["where"] = _places(error)
+    return event
+
+
+def _places(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return "/".join(f"{Path(frame.filename).stem}:{frame.lineno}" for frame in frames)[:80]
+
+
+def _safe(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    if UID.search(text) and not LOOPBACK.fullmatch(text):
+        return REDACTED
+    return text if TOKEN.fullmatch(text) else REDACTED
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Prometheus metrics of one process, in a registry of their own."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    jobs: Counter = field(init=False)
+    stage_seconds: Histogram = field(init=False)
+    rejected: Counter = field(init=False)
+    jobs_now: Gauge = field(init=False)
+    free_bytes: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        made = {
+            "jobs": self._counter("jobs", "Finished jobs", ("status", "outcome", "modality")),
+            "stage_seconds": Histogram(
+                "aqcf_stage_seconds",
+                "Seconds per stage of a job",
+                ("stage", "modality"),
+                buckets=SECONDS_BUCKETS,
+                registry=self.registry,
+            ),
+            "rejected": self._counter("rejected", "Uploads refused, by code", ("code",)),
+            "jobs_now": Gauge(
+                "aqcf_jobs_now", "Jobs in the ledger", ("status",), registry=self.registry
+            ),
+            "free_bytes": Gauge("aqcf_free_bytes", "Free disk", registry=self.registry),
+        }
+        for name, metric in made.items():
+            object.__setattr__(self, name, metric)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"aqcf_{name}", text, labels, registry=self.registry)
+
+
+class StageTimer:
+    """Seconds per stage, summed when a stage comes twice."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds

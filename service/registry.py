@@ -1,0 +1,87 @@
+"""The installed models: folders below one folder, each verified once."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import ModelFolderError
+from model.spec import MANIFEST, ModelFolder, load_model_folder
+from model.types import Modality
+
+from .errors import ModelUnavailableError, UnknownModelError, UnknownProfileError
+
+
+@dataclass(frozen=True)
+class BrokenModel:
+    """A folder that is no usable model, and why."""
+
+    id: str
+    error: str
+
+
+class ModelRegistry:
+    """Loads lazily and keeps what it verified. A model's id is its manifest's."""
+
+    def __init__(self, models_dir: Path, default_model: str) -> None:
+        self.models_dir = models_dir
+        self.default_model = default_model
+        self._lock = threading.Lock()
+        self._loaded: tuple[tuple[ModelFolder, ...], tuple[BrokenModel, ...]] | None = None
+
+    def all(self) -> tuple[ModelFolder, ...]:
+        """The usable models, the default first, then by id."""
+        return self._load()[0]
+
+    def broken(self) -> tuple[BrokenModel, ...]:
+        return self._load()[1]
+
+    def find(self, model_id: str | None, modality: Modality) -> ModelFolder:
+        """The model of this id (``None``: the default one) if it knows the modality.
+
+        Raises ``ModelUnavailableError`` when the default one is asked for and missing,
+        ``UnknownModelError`` for any other id or a modality the model does not know.
+        """
+        wanted = model_id or self.default_model
+        found = next((folder for folder in self.all() if folder.spec.id == wanted), None)
+        if found is None:
+            raise self._missing(wanted)
+        if modality not in found.spec.modalities:
+            raise UnknownModelError(f"the model {wanted} does not segment {modality}")
+        return found
+
+    def _missing(self, wanted: str) -> UnknownModelError | ModelUnavailableError:
+        have = ", ".join(folder.spec.id for folder in self.all()) or "none"
+        if wanted == self.default_model:
+            return ModelUnavailableError(
+                f"the default model {wanted!r} is not installed in {self.models_dir} "
+                f"(installed: {have}); set AQCF_MODELS_DIR or AQCF_DEFAULT_MODEL"
+            )
+        return UnknownModelError(f"no model of this id is installed (installed: {have})")
+
+    def _load(self) -> tuple[tuple[ModelFolder, ...], tuple[BrokenModel, ...]]:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._scan()
+            return self._loaded
+
+    def _scan(self) -> tuple[tuple[ModelFolder, ...], tuple[BrokenModel, ...]]:
+        usable: list[ModelFolder] = []
+        broken: list[BrokenModel] = []
+        for manifest in sorted(self.models_dir.glob(f"*/{MANIFEST}")):
+            try:
+                usable.append(load_model_folder(manifest.parent))
+            except ModelFolderError as error:
+                broken.append(BrokenModel(manifest.parent.name, error.message))
+        usable.sort(key=lambda folder: (folder.spec.id != self.default_model, folder.spec.id))
+        return tuple(usable), tuple(broken)
+
+
+def profile_of(folder: ModelFolder, name: str | None) -> str:
+    """The profile's name, the model's default for ``None``; raises ``UnknownProfileError``."""
+    spec = folder.spec
+    if name is None:
+        return spec.default_profile
+    if name not in spec.profiles:
+        known = ", ".join(sorted(spec.profiles))
+        raise UnknownProfileError(f"the model {spec.id} has no such profile; it has: {known}")
+    return name

@@ -1,0 +1,317 @@
+"""The ledger of jobs. Every change of status is one compare-and-set UPDATE."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, Update, func, select, update
+from sqlalchemy.orm import Session
+
+from ..domain import (
+    LIVE,
+    Finding,
+    Job,
+    JobError,
+    JobFilter,
+    NewJob,
+    Page,
+    Stage,
+    Status,
+)
+from ..errors import BusyError, ConflictError, IdempotencyKeyReusedError, NotFoundError
+from .database import Database
+from .rows import cursor_of, job_of, matching, place_of, row_of
+from .tables import JobRow
+
+WORKER_DIED = JobError(
+    "worker_died", "the worker died several times on this job; it is not tried again"
+)
+
+
+class JobStore:
+    """Jobs in SQL. Methods named after a status move a job there and return whether it moved: a
+    ``False`` means that another process was faster, or that the job is gone."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, new: NewJob, *, queue_limit: int, retry_after_s: int = 30) -> tuple[Job, bool]:
+        """Insert a queued job, or find the live one with the same content or idempotency key.
+
+        Returns the job and whether it was created. Raises ``BusyError`` when ``queue_limit`` jobs
+        wait already, ``IdempotencyKeyReusedError`` when the key came with other content.
+        """
+        with self._database.writing() as session:
+            if (found := self._existing(session, new)) is not None:
+                return found, False
+            self._admit(session, queue_limit, retry_after_s)
+            row = row_of(new, _now())
+            session.add(row)
+            session.flush()
+            return job_of(row), True
+
+    def admit(self, *, queue_limit: int, retry_after_s: int = 30) -> None:
+        """Raise ``BusyError`` when the queue is full: asked before an upload is looked at."""
+        with self._database.reading() as session:
+            self._admit(session, queue_limit, retry_after_s)
+
+    def find_idempotent(self, actor: str, idempotency_key: str) -> Job | None:
+        statement = select(JobRow).where(
+            JobRow.actor == actor, JobRow.idempotency_key == idempotency_key
+        )
+        with self._database.reading() as session:
+            row = session.scalars(statement).first()
+            return None if row is None else job_of(row)
+
+    def get(self, job_id: str) -> Job | None:
+        with self._database.reading() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else job_of(row)
+
+    def require(self, job_id: str) -> Job:
+        """The job, or ``NotFoundError`` (``job_not_found``)."""
+        job = self.get(job_id)
+        if job is None:
+            raise NotFoundError("there is no job of this id", code="job_not_found")
+        return job
+
+    def page(
+        self, wanted: JobFilter | None = None, *, cursor: str | None = None, limit: int = 50
+    ) -> Page:
+        """Newest first. Raises ``InputError`` (``invalid_cursor``) for a cursor not made here."""
+        statement = matching(select(JobRow), wanted or JobFilter())
+        if cursor is not None:
+            created_at, job_id = place_of(cursor)
+            statement = statement.where(
+                (JobRow.created_at < created_at)
+                | ((JobRow.created_at == created_at) & (JobRow.id < job_id))
+            )
+        statement = statement.order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        with self._database.reading() as session:
+            jobs = [job_of(row) for row in session.scalars(statement.limit(limit + 1))]
+        more = len(jobs) > limit
+        return Page(tuple(jobs[:limit]), cursor_of(jobs[limit - 1]) if more else None)
+
+    def counts(self) -> dict[Status, int]:
+        """How many jobs there are in each status, zeros included."""
+        statement = select(JobRow.status, func.count()).group_by(JobRow.status)
+        with self._database.reading() as session:
+            found = {Status(status): count for status, count in session.execute(statement)}
+        return {status: found.get(status, 0) for status in Status}
+
+    def claim(self, job_id: str, worker_id: str) -> Job | None:
+        """queued -> running for this worker; ``None`` when the job is not queued (any more)."""
+        now = _now()
+        statement = _move(job_id, Status.QUEUED, Status.RUNNING).values(
+            worker_id=worker_id,
+            attempts=JobRow.attempts + 1,
+            started_at=now,
+            heartbeat_at=now,
+            stage=Stage.READ.value,
+            progress=0.0,
+        )
+        return self.get(job_id) if self._applied(statement) else None
+
+    def beat(
+        self,
+        job_id: str,
+        worker_id: str,
+        *,
+        stage: Stage | None = None,
+        progress: float | None = None,
+    ) -> bool:
+        """Show life and, when given, progress. ``False``: stop, this job was cancelled or taken."""
+        values: dict[str, Any] = {"heartbeat_at": _now()}
+        if stage is not None:
+            values |= {"stage": stage.value, "progress": progress or 0.0}
+        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        return self._applied(statement.values(**values))
+
+    def succeed(self, job_id: str, worker_id: str, finding: Finding) -> bool:
+        """running -> succeeded, unless a cancellation was asked for in the meantime."""
+        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        return self._applied(statement.values(**_finished(Status.SUCCEEDED), **_values(finding)))
+
+    def fail(self, job_id: str, worker_id: str, error: JobError) -> bool:
+        statement = _mine(job_id, worker_id)
+        return self._applied(statement.values(**_finished(Status.FAILED), **_error(error)))
+
+    def set_cancelled(self, job_id: str, worker_id: str) -> bool:
+        """running -> cancelled, by the worker that saw the request."""
+        statement = _mine(job_id, worker_id)
+        return self._applied(statement.values(**_finished(Status.CANCELLED)))
+
+    def release(self, job_id: str, worker_id: str) -> bool:
+        """running -> queued, by a worker that is told to stop: no death is counted."""
+        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        return self._applied(statement.values(**_queued()))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a queued job at once; ask the worker of a running one to stop.
+
+        Raises ``NotFoundError``, ``ConflictError`` (``already_finished``).
+        """
+        queued = _move(job_id, Status.QUEUED, Status.CANCELLED)
+        if self._applied(queued.values(**_finished(Status.CANCELLED))):
+            return self.require(job_id)
+        running = _move(job_id, Status.RUNNING, Status.RUNNING).values(cancel_requested=True)
+        if not self._applied(running) and self.require(job_id).status is not Status.CANCELLED:
+            raise ConflictError("the job has finished already", code="already_finished")
+        return self.require(job_id)
+
+    def recover(self, job_id: str, worker_id: str, *, max_deaths: int) -> Status | None:
+        """Take a running job from a dead worker: queued again, or failed with ``worker_died``
+        after ``max_deaths`` deaths, or cancelled when that was asked for. ``None``: not its job.
+        """
+        with self._database.writing() as session:
+            row = session.get(JobRow, job_id)
+            if row is None or row.status != Status.RUNNING or row.worker_id != worker_id:
+                return None
+            status, values = _after_death(row, max_deaths)
+            statement = _mine(job_id, worker_id)
+            session.execute(statement.values(**values, deaths=row.deaths + 1))
+            return status
+
+    def queued_ids(self, *, older_than_s: float = 0.0) -> tuple[str, ...]:
+        """Queued jobs, oldest first, that nothing changed for ``older_than_s`` seconds."""
+        statement = select(JobRow.id).where(
+            JobRow.status == Status.QUEUED, JobRow.updated_at <= _ago(older_than_s)
+        )
+        return self._ids(statement.order_by(JobRow.created_at, JobRow.id))
+
+    def running(self, *, silent_s: float = 0.0) -> tuple[Job, ...]:
+        """Running jobs whose last heartbeat is at least ``silent_s`` seconds old."""
+        statement = select(JobRow).where(
+            JobRow.status == Status.RUNNING, JobRow.heartbeat_at <= _ago(silent_s)
+        )
+        with self._database.reading() as session:
+            return tuple(job_of(row) for row in session.scalars(statement))
+
+    def finished_ids(self, *, older_than_s: float = 0.0, limit: int = 100) -> tuple[str, ...]:
+        """Finished jobs, the longest finished first."""
+        statement = select(JobRow.id).where(JobRow.finished_at <= _ago(older_than_s))
+        return self._ids(statement.order_by(JobRow.finished_at, JobRow.id).limit(limit))
+
+    def delete(self, job_id: str) -> bool:
+        """Forget a job. The worker of a running one stops at its next heartbeat."""
+        with self._database.writing() as session:
+            row = session.get(JobRow, job_id)
+            if row is None:
+                return False
+            session.delete(row)
+            return True
+
+    def uses_input(self, input_key: str) -> bool:
+        """Whether any job needs this stored input."""
+        statement = select(JobRow.id).where(JobRow.input_key == input_key).limit(1)
+        return bool(self._ids(statement))
+
+    def ping(self) -> None:
+        """Raise when the database does not answer."""
+        with self._database.reading() as session:
+            session.execute(select(1))
+
+    def _existing(self, session: Session, new: NewJob) -> Job | None:
+        if new.idempotency_key is not None:
+            same_key = select(JobRow).where(
+                JobRow.actor == new.actor, JobRow.idempotency_key == new.idempotency_key
+            )
+            if (row := session.scalars(same_key).first()) is not None:
+                return _same_content(row, new)
+        live = session.scalars(select(JobRow).where(JobRow.live_key == new.content_key)).first()
+        return None if live is None else job_of(live)
+
+    def _admit(self, session: Session, queue_limit: int, retry_after_s: int) -> None:
+        statement = select(func.count()).where(JobRow.status == Status.QUEUED)
+        waiting = session.execute(statement).scalar_one()
+        if waiting >= queue_limit:
+            raise BusyError(
+                f"{waiting} jobs are waiting, the limit is {queue_limit}; try again later",
+                retry_after_s=retry_after_s,
+            )
+
+    def _applied(self, statement: Update) -> bool:
+        with self._database.writing() as session:
+            result = session.execute(statement)
+            return isinstance(result, CursorResult) and result.rowcount == 1
+
+    def _ids(self, statement: Any) -> tuple[str, ...]:
+        with self._database.reading() as session:
+            return tuple(session.scalars(statement))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _ago(seconds: float) -> datetime:
+    return _now() - timedelta(seconds=seconds)
+
+
+def _move(job_id: str, source: Status, target: Status) -> Update:
+    """The compare-and-set: one UPDATE that applies only in the source status."""
+    return (
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.status == source.value)
+        .values(status=target.value, updated_at=_now(), revision=JobRow.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _mine(job_id: str, worker_id: str) -> Update:
+    statement = _move(job_id, Status.RUNNING, Status.RUNNING)
+    return statement.where(JobRow.worker_id == worker_id)
+
+
+def _finished(status: Status) -> dict[str, Any]:
+    values: dict[str, Any] = {"status": status.value, "finished_at": _now(), "stage": None}
+    return values if status in LIVE else values | {"live_key": None}
+
+
+def _queued() -> dict[str, Any]:
+    return {
+        "status": Status.QUEUED.value,
+        "worker_id": None,
+        "stage": None,
+        "progress": 0.0,
+        "heartbeat_at": None,
+        "started_at": None,
+    }
+
+
+def _error(error: JobError) -> dict[str, Any]:
+    return {"error_code": error.code, "error_message": error.message}
+
+
+def _after_death(row: JobRow, max_deaths: int) -> tuple[Status, dict[str, Any]]:
+    if row.cancel_requested:
+        return Status.CANCELLED, _finished(Status.CANCELLED)
+    if row.deaths + 1 >= max_deaths:
+        return Status.FAILED, _finished(Status.FAILED) | _error(WORKER_DIED)
+    return Status.QUEUED, _queued()
+
+
+def _values(finding: Finding) -> dict[str, Any]:
+    return {
+        "outcome": finding.outcome.value,
+        "measurements": dict(finding.measurements),
+        "seconds": dict(finding.seconds),
+        "engine": finding.engine,
+        "applied": list(finding.applied),
+        "notes": list(finding.notes),
+        "proof": None if finding.proof is None else dict(finding.proof),
+        "artifacts": [_plain(artifact) for artifact in finding.artifacts],
+        "progress": 1.0,
+    }
+
+
+def _plain(artifact: Any) -> dict[str, Any]:
+    return asdict(artifact) | {"name": artifact.name.value}
+
+
+def _same_content(row: JobRow, new: NewJob) -> Job:
+    if row.content_key != new.content_key:
+        raise IdempotencyKeyReusedError(
+            "this Idempotency-Key was used for another input or other settings"
+        )
+    return job_of(row)

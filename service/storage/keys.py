@@ -1,0 +1,71 @@
+"""API keys: made once, shown once, kept as a hash."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+
+from ..domain import ApiKey
+from ..errors import NotFoundError
+from .database import Database
+from .tables import ApiKeyRow
+
+PREFIX = "aqcf"
+SCOPES = ("read", "write", "admin")
+
+
+class KeyStore:
+    """Keys look like ``aqcf_<id>_<secret>``; the id names the actor in the audit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, scopes: Iterable[str] = ("read", "write")) -> tuple[ApiKey, str]:
+        """A new key and its text, which exists nowhere else."""
+        key_id = secrets.token_hex(4)
+        text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
+        row = ApiKeyRow(
+            id=key_id, sha256=_hash(text), scopes=sorted(scopes), created_at=datetime.now(UTC)
+        )
+        with self._database.writing() as session:
+            session.add(row)
+            session.flush()
+            return _key(row), text
+
+    def verify(self, text: str) -> ApiKey | None:
+        """The key this text belongs to, unless it is unknown or revoked. Constant in time."""
+        parts = text.split("_", 2)
+        if len(parts) != 3 or parts[0] != PREFIX:
+            return None
+        with self._database.reading() as session:
+            row = session.get(ApiKeyRow, parts[1])
+            known = row is not None and hmac.compare_digest(row.sha256, _hash(text))
+            return _key(row) if row is not None and known and row.revoked_at is None else None
+
+    def revoke(self, key_id: str) -> None:
+        """Raises ``NotFoundError`` (``key_not_found``)."""
+        with self._database.writing() as session:
+            row = session.get(ApiKeyRow, key_id)
+            if row is None:
+                raise NotFoundError("there is no API key of this id", code="key_not_found")
+            row.revoked_at = row.revoked_at or datetime.now(UTC)
+
+    def all(self) -> tuple[ApiKey, ...]:
+        with self._database.reading() as session:
+            rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at))
+            return tuple(_key(row) for row in rows)
+
+    def any_active(self) -> bool:
+        """Whether anybody could log in (asked before a public address is served)."""
+        return any(key.revoked_at is None for key in self.all())
+
+
+def _key(row: ApiKeyRow) -> ApiKey:
+    return ApiKey(row.id, frozenset(row.scopes), row.created_at, row.revoked_at)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
