@@ -1,7 +1,7 @@
 """What a mask says in numbers: liver volume, tumour burden, and every lesion."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import cc3d
 import numpy as np
@@ -16,7 +16,8 @@ from .volume import Volume
 LesionLabels: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]  # (z, y, x), 0 = no lesion
 PointLPS: TypeAlias = tuple[float, float, float]  # mm
 
-_CONNECTIVITY = 26
+_CONNECTIVITY: Final = 26
+_ORIGIN = np.zeros(2, np.int64)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _long_axis(
 ) -> tuple[float, int, tuple[PointLPS, PointLPS]]:
     """Length, slice index and ends of the longest in-slice line between two voxel centres."""
     step = np.linalg.norm(affine[:3, :3], axis=0)[[1, 0]]  # (y, x)
-    best, where = -1.0, (0, np.zeros(2), np.zeros(2))
+    best = -1.0
+    where: tuple[int, NDArray[np.int64], NDArray[np.int64]] = (0, _ORIGIN, _ORIGIN)
     for index, plane in enumerate(inside):
         points = _row_ends(plane)
         if not len(points) or np.linalg.norm(np.ptp(points, axis=0) * step) <= best:

@@ -73,10 +73,11 @@ def _surface_distances(
 
 
 def _surface(mask: BoolArray) -> NDArray[np.int64]:
-    """Indices of mask voxels with a face neighbour outside the mask; beyond the array is outside."""
+    """Indices of mask voxels with a face neighbour outside the mask or the array."""
     box = bounding_box(mask)
     if box is None:
         return np.zeros((0, 3), np.int64)
     inside = mask[box]
     shell = inside & ~ndimage.binary_erosion(inside)
-    return np.argwhere(shell) + [part.start for part in box]
+    indices: NDArray[np.int64] = np.argwhere(shell) + [part.start for part in box]
+    return indices

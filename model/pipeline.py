@@ -15,7 +15,7 @@ from .postprocess import postprocess
 from .preprocess import Prepared, prepare, to_native
 from .sliding import slide
 from .spec import ModelSpec, PostprocessRules, Profile
-from .types import BACKGROUND, Affine, ImageArray, MaskArray
+from .types import BACKGROUND, Affine, ImageArray, MaskArray, ShapeZYX
 from .volume import Volume
 
 Outcome: TypeAlias = Literal["lesion_found", "no_lesion", "not_evaluable"]
@@ -60,12 +60,13 @@ def segment(
     """
     name = spec.default_profile if profile is None else profile
     chosen, rules = _settings(volume, spec, name)
+    view, classes = spec.modalities[volume.modality], spec.network.classes
     clock = _Clock(progress)
 
     with clock.stage("prepare"):
-        prepared = prepare(volume, spec.modalities[volume.modality])
+        prepared = prepare(volume, view)
     with clock.stage("inference") as report:
-        scores = _infer(prepared, spec, volume, backend, chosen, report)
+        scores = _infer(prepared, view.patch, classes, chosen, backend, report=report)
     with clock.stage("restore"):
         raw = to_native(scores, prepared)
     with clock.stage("postprocess"):
@@ -104,10 +105,11 @@ def _settings(volume: Volume, spec: ModelSpec, name: str) -> tuple[Profile, Post
 
 def _infer(
     prepared: Prepared,
-    spec: ModelSpec,
-    volume: Volume,
-    backend: Backend,
+    patch: ShapeZYX,
+    classes: int,
     profile: Profile,
+    backend: Backend,
+    *,
     report: Callable[[float], None],
 ) -> ImageArray:
     """Blended logits; once more with single windows when a batch was too much for the memory."""
@@ -115,10 +117,10 @@ def _infer(
     def run(batch: int) -> ImageArray:
         return slide(
             prepared.array,
-            spec.modalities[volume.modality].patch,
+            patch,
             profile.overlap,
             backend.logits,
-            spec.network.classes,
+            classes,
             batch=batch,
             skip_empty=profile.skip_empty,
             progress=report,

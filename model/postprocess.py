@@ -1,6 +1,7 @@
 """Rules applied to a mask after argmax. Each that changed something says so in a sentence."""
 
 from collections.abc import Callable
+from typing import Final
 
 import cc3d
 import numpy as np
@@ -11,7 +12,7 @@ from .resample import bounding_box
 from .spec import PostprocessRules
 from .types import BACKGROUND, LIVER, TUMOUR, MaskArray
 
-_CONNECTIVITY = 26
+_CONNECTIVITY: Final = 26
 _TOUCHING = np.ones((3, 3, 3), bool)
 
 Rule = Callable[[MaskArray, float], tuple[MaskArray, str | None]]

@@ -175,8 +175,8 @@ def _target_grid(volume: Volume, box: Box, spec: ModalitySpec) -> tuple[Affine, 
 
 
 def _side(wanted: float, patch: int) -> int:
-    blocks = math.ceil((wanted - 1e-3) / DIVISOR)
-    return max(patch, blocks * int(DIVISOR))
+    padded: int = math.ceil((wanted - 1e-3) / DIVISOR) * DIVISOR
+    return max(patch, padded)
 
 
 def _window(values: ImageArray, intensity: Intensity, threshold: float) -> tuple[float, float]:

@@ -45,8 +45,9 @@ def plan(shape: ShapeZYX, patch: ShapeZYX, overlap: float) -> tuple[Window, ...]
 def importance(patch: ShapeZYX) -> ImageArray:
     """How much each voxel of a window counts: a Gaussian of sigma 0.125 x side, at least 1e-3."""
     z, y, x = (_gaussian(side) for side in patch)
-    weights = z[:, None, None] * y[:, None] * x
-    return np.maximum(weights, max(float(weights.min()), _LEAST), dtype=np.float32)
+    weights: ImageArray = z[:, None, None] * y[:, None] * x
+    np.maximum(weights, np.float32(max(float(weights.min()), _LEAST)), out=weights)
+    return weights
 
 
 def slide(
