@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..checkpoint import load_network
 from ..types import Batch, Modality, ShapeZYX
@@ -15,17 +16,23 @@ class TorchBackend:
 
     engine = "torch"
 
-    def __init__(
-        self, weights: Path, modality: Modality, patch: ShapeZYX, precision: Precision,
-        threads: int | None,
-    ) -> None:  # fmt: skip
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, net: nn.Module, patch: ShapeZYX, precision: Precision = "f32") -> None:
+        """``net``: a one-stream network, as ``AQCFNet.one_stream`` gives."""
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.precision: Precision = precision
         self._patch = patch
-        with engine_errors(self.engine, f"loading {weights.name}"):
-            self._net = load_network(weights).one_stream(modality).eval().to(self.device)
+        self._net = net.eval().to(self.device)
+
+    @classmethod
+    def load(
+        cls, weights: Path, modality: Modality, patch: ShapeZYX, precision: Precision,
+        threads: int | None,
+    ) -> "TorchBackend":  # fmt: skip
+        """The stream of ``modality`` from a checkpoint."""
+        if threads:
+            torch.set_num_threads(threads)
+        with engine_errors(cls.engine, f"loading {weights.name}"):
+            return cls(load_network(weights).one_stream(modality), patch, precision)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,8 @@ from scipy.ndimage import uniform_filter
 
 from model.types import LIVER, TUMOUR, ImageArray, MaskArray, Modality, ShapeZYX, SpacingZYX
 
-Field = NDArray[np.float32]
+from .noise import Field, grains
+
 RADIUS_MM = (3.0, 40.0)
 MEDIAN_RADIUS_MM, RADIUS_SPREAD = 8.5, 0.6  # of the log-normal
 LARGEST_SHARE = 0.4  # of the liver in view that one lesion may take
@@ -74,23 +75,6 @@ def add_tumours(
         centre = int(z), int(y), int(x)
         _grow(image, label, centre, modality, limit, spacing_mm=spacing_mm, rng=rng)
     return image, label
-
-
-def smooth_noise(shape: ShapeZYX, nodes: ShapeZYX, rng: Generator) -> Field:
-    """Smooth random field ``shape``, mean about 0 and spread about 1, that turns round about
-    ``nodes`` times per axis: white noise on a coarse grid, spread by Gaussian kernels."""
-    field: Field = rng.standard_normal(nodes, dtype=np.float32)
-    for axis, (size, count) in enumerate(zip(shape, nodes, strict=True)):
-        field = np.moveaxis(np.tensordot(_kernel(size, count), field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field)
-
-
-def _kernel(size: int, count: int) -> Field:
-    """``(size, count)`` Gaussian weights, each row of unit length (so variance is kept)."""
-    position = (np.arange(size) + 0.5) * (count / size) - 0.5
-    weights = np.exp(-0.5 * ((position[:, None] - np.arange(count)) / 0.6) ** 2)
-    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return np.asarray(weights, dtype=np.float32)
 
 
 def _largest_radius_mm(voxels: int, spacing_mm: SpacingZYX) -> float:
@@ -221,7 +205,7 @@ def _depth_mm(
     for row in rows.astype(np.float32):
         squared += (row[0] * z[:, None, None] + row[1] * y[:, None] + row[2] * x) ** 2
     distance = np.sqrt(squared)
-    bumps = smooth_noise(_triple(shape), _nodes(shape, spacing_mm, 0.8 * lesion.radius_mm), rng)
+    bumps = grains(shape, spacing_mm, 0.8 * lesion.radius_mm, rng)
     # Bumps fade towards the centre, so that the centre stays inside.
     distance += lesion.irregularity * np.clip(bumps, -2.0, 2.0) * np.minimum(distance, 1.0)
     return np.asarray((1.0 - distance) * lesion.radius_mm, dtype=np.float32)
@@ -230,20 +214,6 @@ def _depth_mm(
 def _rotation(rng: Generator) -> NDArray[np.float64]:
     rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     return np.asarray(rotation, dtype=np.float64)
-
-
-def _nodes(shape: tuple[int, ...], spacing_mm: SpacingZYX, scale_mm: float) -> ShapeZYX:
-    """Nodes per axis of a smooth field whose grains are ``scale_mm`` wide."""
-    z, y, x = (
-        int(np.clip(round(n * s / scale_mm), 1, max(n, 2)))
-        for n, s in zip(shape, spacing_mm, strict=True)
-    )
-    return z, y, x
-
-
-def _triple(shape: tuple[int, ...]) -> ShapeZYX:
-    z, y, x = shape
-    return z, y, x
 
 
 def _ramp(edges: Field) -> Field:
@@ -272,8 +242,7 @@ def _change(
     rng: Generator,
 ) -> Field:
     """What a voxel wholly inside the lesion gains."""
-    shape = _triple(part.shape)
-    grain = smooth_noise(shape, _nodes(shape, spacing_mm, rng.uniform(3.0, 8.0)), rng)
+    grain = grains(part.shape, spacing_mm, rng.uniform(3.0, 8.0), rng)
     change = lesion.contrast + lesion.mottle * grain
     if lesion.core:
         change += lesion.core * _ramp((depth - 0.55 * lesion.radius_mm) / (0.4 * lesion.radius_mm))
@@ -285,5 +254,5 @@ def _change(
     # The liver's vessels and texture give way, its noise stays; a border with fat stays a border.
     own = np.clip(part - around.level, -2.5 * around.spread, 2.5 * around.spread)
     change -= (1.0 - lesion.keep) * own
-    change += (1.0 - lesion.keep) * 0.8 * around.noise * rng.standard_normal(shape, np.float32)
+    change += (1.0 - lesion.keep) * 0.8 * around.noise * rng.standard_normal(part.shape, np.float32)
     return np.asarray(change, dtype=np.float32)

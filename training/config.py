@@ -1,0 +1,114 @@
+"""TrainConfig: everything that changes a run, read from one YAML file."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from model.errors import ConfigError
+from model.spec import Frozen, ModalitySpec, NetworkConfig, PostprocessRules, Profile
+from model.types import MODALITIES, Modality
+
+
+class DataConfig(Frozen):
+    """Which cases: ``root`` holds ``cases.json`` and ``{ct,mr}/<case>/{image,label}.nii.gz``.
+
+    ``validate_cases`` are held out with every other case of the same patients. ``spacings_mm`` gives a
+    case (z, y, x) spacing where its header has lost it. ``phantoms`` synthetic volumes per modality
+    join the training cases. ``weights`` sets how often a case is drawn (default 1).
+    """
+
+    root: Path = Path("../shared/data")
+    validate_cases: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    spacings_mm: dict[str, tuple[float, float, float]] = {}
+    weights: dict[str, float] = {}
+    phantoms: int = 0
+    phantom_weight: float = 0.25
+
+
+class AugmentConfig(Frozen):
+    """Random transforms, each modality by itself (section 3.1.3). Axes are (z, y, x)."""
+
+    foreground: float = 0.7  # probability that a patch is centred on liver or tumour
+    flip_axes: tuple[int, ...] = (0, 1, 2)
+    rotate90: bool = True
+    rotate_degrees: float = 0.0
+    scale: float = 0.0
+    shift_intensity: float = 0.1
+    contrast: float = 0.0  # gamma in [1/(1+c), 1+c]
+    noise: float = 0.0
+    blur: float = 0.0
+    bias_field: float = 0.0  # MR only
+    remap: float = 0.0  # probability of a random smooth intensity curve, MR only
+    borrow_ct: float = 0.0  # probability that the MR patch is a CT patch with remapped intensities
+    synthetic_tumours: float = 0.0  # probability, in healthy, pseudo and merged livers
+
+
+class OptimiserConfig(Frozen):
+    """AdamW (eq. 16). ``plateau`` is the paper's schedule; ``trapezoid`` warms up, holds, and falls
+    to zero over the last ``cooldown`` steps, so that a run can be made longer while it holds."""
+
+    lr: float = 1e-4
+    weight_decay: float = 1e-5
+    schedule: Literal["plateau", "trapezoid"] = "plateau"
+    patience: int = 4
+    factor: float = 0.5
+    warmup: int = 0
+    cooldown: int = 0
+    clip_norm: float | None = None
+    ema: float = 0.0  # decay of the averaged weights that are validated and exported; 0 is off
+
+
+class TrainConfig(Frozen):
+    """One run. An epoch is ``steps_per_epoch`` steps; validation and checkpoint follow each."""
+
+    name: str
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    modalities: dict[Modality, ModalitySpec]
+    profiles: dict[str, Profile]
+    postprocess: dict[Modality, PostprocessRules]
+    validation_profile: str = "fast"
+    augment: AugmentConfig = AugmentConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    batch_size: int = 1
+    epochs: int = 200
+    steps_per_epoch: int = 250
+    exchange_dropout: float = 0.0
+    pseudo_weight: float = 0.5
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    checkpoint_every: int = 50
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if len(self.modalities) != len(MODALITIES):
+            raise ValueError(f"modalities must be {', '.join(MODALITIES)}")
+        orientations = {spec.orientation for spec in self.modalities.values()}
+        if self.augment.borrow_ct and len(orientations) > 1:
+            raise ValueError("augment.borrow_ct needs one orientation for both modalities")
+        if self.validation_profile not in self.profiles:
+            raise ValueError(f"validation_profile {self.validation_profile!r} is not a profile")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """Read a YAML file; ``overrides`` replaces top-level values.
+
+    Raises ``ConfigError`` naming the field and the value.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TrainConfig.model_validate({**values, **(overrides or {})})
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
