@@ -14,7 +14,6 @@ from model.backends.torch import TorchBackend
 from model.metrics import dice, hd95_mm, mean_surface_distance_mm
 from model.network import AQCFNet
 from model.pipeline import Result, segment
-from model.render import preview
 from model.spec import ModelSpec
 from model.types import TUMOUR, MaskArray, Modality
 from model.volume import Volume
@@ -75,6 +74,8 @@ def evaluate(
         result = segment(volume, spec, backend(case.modality), profile=profile)
         scores.append(score(case, volume, reference, result))
         if pictures is not None:
+            from model.render import preview  # noqa: PLC0415
+
             pictures.mkdir(parents=True, exist_ok=True)
             name = case.name.replace("/", "_") + ".png"
             (pictures / name).write_bytes(preview(volume, result.mask))

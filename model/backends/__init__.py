@@ -48,7 +48,7 @@ def open_backend(
         backend = module.OnnxBackend(folder.graph(modality), patch, threads)
     else:
         weights = folder.file(WEIGHTS)
-        backend = module.TorchBackend(weights, modality, patch, precision, threads)
+        backend = module.TorchBackend.load(weights, modality, patch, precision, threads)
     return backend
 
 
