@@ -5,21 +5,20 @@ when both are oblique to the patient. Resampling is then one small matrix per ax
 matrix products: exact in place, and an order of magnitude quicker than a general resampler.
 """
 
-from collections.abc import Iterator
 from itertools import permutations
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from .errors import GeometryError
 from .types import Affine, ImageArray, NativeArray, ShapeZYX, SpacingZYX
 
-_SLAB = 16  # slices held in float32 at a time
 _PARALLEL_TOLERANCE = 1e-3
 _AXES_LPS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
-Weights: TypeAlias = NDArray[np.float32]  # (n_out, n_in)
+Weights: TypeAlias = csr_array  # float32 (n_out, n_in)
 
 
 def oriented_axes(affine: Affine, orientation: str) -> tuple[tuple[int, int, int], Affine]:
@@ -54,21 +53,22 @@ def resample(
     would throw away six of seven and keep their noise). Values below ``floor`` count as ``floor``.
     Voxels whose centre lies outside the source are 0; see ``covered``.
 
-    Memory: the result and a slab of 16 source slices. Raises ``GeometryError`` when the axes are
-    not parallel within 1e-3.
+    Memory: the result and one source slice. Raises ``GeometryError`` when the axes are not
+    parallel within 1e-3.
     """
     order, matrices = _plan(array.shape, affine, to_affine, to_shape)
-    source = array.transpose(order)
     (wz, wy, wx), (bz, by, bx) = _trim(matrices)
+    source = array.transpose(order)[bz, by, bx]
     result = np.zeros(to_shape, np.float32)
-    for start, stop in _slabs(bz):
-        rows = _span(wz[:, start - bz.start : stop - bz.start].any(axis=1))
-        slab = np.array(source[start:stop, by, bx], np.float32, order="C")
+    by_source = wz.tocsc()
+    for index, raw in enumerate(source):
+        plane = np.array(raw, np.float32, order="C")
         if floor is not None:
-            np.maximum(slab, np.float32(floor), out=slab)
-        plane = np.matmul(wy, slab @ wx.T)
-        taps = wz[rows, start - bz.start : stop - bz.start]
-        result[rows] += (taps @ plane.reshape(len(plane), -1)).reshape(-1, *plane.shape[1:])
+            np.maximum(plane, np.float32(floor), out=plane)
+        plane = np.ascontiguousarray((wx @ np.ascontiguousarray((wy @ plane).T)).T)
+        taps = slice(by_source.indptr[index], by_source.indptr[index + 1])
+        for row, weight in zip(by_source.indices[taps], by_source.data[taps], strict=True):
+            result[row] += weight * plane
     return result
 
 
@@ -77,7 +77,7 @@ def covered(
 ) -> tuple[slice, slice, slice]:
     """The box of the new grid whose voxel centres lie inside the source volume."""
     _, (wz, wy, wx) = _plan(shape, affine, to_affine, to_shape)
-    return _span(wz.any(axis=1)), _span(wy.any(axis=1)), _span(wx.any(axis=1))
+    return _rows(wz), _rows(wy), _rows(wx)
 
 
 def sub_affine(affine: Affine, box: tuple[slice, slice, slice]) -> Affine:
@@ -138,29 +138,24 @@ def _weights(n_in: int, n_out: int, step: float, start: float) -> Weights:
     inside = (at > -0.5 - 1e-6) & (at < n_in - 0.5 + 1e-6)
     weight[(taps < 0) | (taps >= n_in) | ~inside[:, None]] = 0.0
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-    matrix = np.zeros((n_out, n_in), np.float32)
-    rows = np.broadcast_to(np.arange(n_out)[:, None], taps.shape)
-    used = weight > 0
-    matrix[rows[used], taps[used]] = weight[used]
-    return matrix
+    row, tap = np.nonzero(weight)
+    entries = (weight[row, tap].astype(np.float32), (row, taps[row, tap]))
+    return csr_array(entries, shape=(n_out, n_in))
 
 
 def _trim(
     matrices: tuple[Weights, Weights, Weights],
 ) -> tuple[tuple[Weights, Weights, Weights], tuple[slice, slice, slice]]:
     """Only the source columns that count, and the source box they are."""
-    boxes = [_span(matrix.any(axis=0)) for matrix in matrices]
-    trimmed = [
-        np.ascontiguousarray(matrix[:, box]) for matrix, box in zip(matrices, boxes, strict=True)
-    ]
-    return (trimmed[0], trimmed[1], trimmed[2]), (boxes[0], boxes[1], boxes[2])
+    z, y, x = (_span(matrix.indices) for matrix in matrices)
+    wz, wy, wx = matrices
+    return (wz[:, z], wy[:, y], wx[:, x]), (z, y, x)
 
 
-def _span(used: NDArray[np.bool_] | np.bool_) -> slice:
-    hits = np.flatnonzero(used)
-    return slice(int(hits[0]), int(hits[-1]) + 1) if hits.size else slice(0, 0)
+def _rows(matrix: Weights) -> slice:
+    return _span(np.flatnonzero(np.diff(matrix.indptr)))
 
 
-def _slabs(box: slice) -> Iterator[tuple[int, int]]:
-    for start in range(box.start, box.stop, _SLAB):
-        yield start, min(start + _SLAB, box.stop)
+def _span(used: NDArray[np.integer]) -> slice:
+    """From the least to the greatest index."""
+    return slice(int(used.min()), int(used.max()) + 1) if used.size else slice(0, 0)
