@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.types import Affine, MaskArray, ShapeZYX, SpacingZYX
 
-from .noise import Field, grains
+from .noise import Field, blend, grains
 
 PITCH_MM = 4.0
 PITCH = (PITCH_MM,) * 3
@@ -37,7 +37,7 @@ class Canvas:
         )
         self.spacing_mm = spacing_mm
         coarse = tuple(_coarse(axis) for axis in self.axes)
-        self.spread = tuple(_hat(a, c) for a, c in zip(self.axes, coarse, strict=True))
+        self.taps = tuple(_taps(axis) for axis in self.axes)
         self.edge_mm = max(EDGE_MM, 1.2 * min(spacing_mm))
         self.z, self.y, self.x = _warped(coarse, rng)
 
@@ -110,17 +110,20 @@ class Canvas:
     def _boxes(self, found: Box) -> tuple[Box, Box]:
         """The coarse box with a margin, and the fine box that it determines."""
         inner, outer = [], []
-        for matrix, part in zip(self.spread, found, strict=True):
-            start, stop = max(0, part.start - 1), min(matrix.shape[1], part.stop + 1)
-            rows = np.flatnonzero(matrix[:, start:stop].sum(axis=1) > 1.0 - 1e-4)
+        for (index, _), part, count in zip(self.taps, found, self.x.shape, strict=True):
+            start, stop = max(0, part.start - 1), min(count, part.stop + 1)
+            first, last = np.searchsorted(index[0], (start, stop - 1))
             inner.append(slice(start, stop))
-            outer.append(slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0))
+            outer.append(slice(int(first), int(last)))
         return (inner[0], inner[1], inner[2]), (outer[0], outer[1], outer[2])
 
     def _refine(self, form: Form, inner: Box, outer: Box) -> Field:
-        z, y, x = (m[o, i] for m, i, o in zip(self.spread, inner, outer, strict=True))
-        fine = np.tensordot(z, form[inner], axes=(1, 0))
-        return np.asarray(np.matmul(y, fine) @ x.T, dtype=np.float32)
+        fine: Field = form[inner].astype(np.float32)
+        for axis, (index, weights) in enumerate(self.taps):
+            fine = blend(
+                fine, index[:, outer[axis]] - inner[axis].start, weights[:, outer[axis]], axis
+            )
+        return fine
 
 
 def _coarse(axis: Field) -> Field:
@@ -128,10 +131,12 @@ def _coarse(axis: Field) -> Field:
     return np.asarray(axis[0] + PITCH_MM * (np.arange(count) - 0.5), dtype=np.float32)
 
 
-def _hat(fine: Field, coarse: Field) -> Field:
-    """``(fine, coarse)`` weights of linear interpolation."""
-    weights = np.clip(1.0 - np.abs(fine[:, None] - coarse) / PITCH_MM, 0.0, 1.0)
-    return np.asarray(weights, dtype=np.float32)
+def _taps(fine: Field) -> tuple[NDArray[np.intp], Field]:
+    """Linear interpolation from ``_coarse(fine)``: ``(2, n)`` indices and weights."""
+    position = (fine - fine[0]) / PITCH_MM + 0.5
+    below = position.astype(np.intp)
+    part = (position - below).astype(np.float32)
+    return np.stack([below, below + 1]), np.stack([1 - part, part])
 
 
 def _warped(coarse: tuple[Field, ...], rng: Generator) -> tuple[Field, ...]:

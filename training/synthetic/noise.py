@@ -1,4 +1,7 @@
-"""Smooth random fields, cheap enough for every training patch."""
+"""Smooth random fields, cheap enough for every training patch.
+
+A few taps per axis instead of matrix products: BLAS threads would fight the training's.
+"""
 
 import numpy as np
 from numpy.random import Generator
@@ -20,13 +23,26 @@ def grains(
     )
     field: Field = rng.standard_normal(nodes, dtype=np.float32)
     for axis, (size, count) in enumerate(zip(shape, nodes, strict=True)):
-        field = np.moveaxis(np.tensordot(_kernel(size, count), field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field)
+        field = blend(field, *_taps(size, count), axis)
+    return field
 
 
-def _kernel(size: int, count: int) -> Field:
-    """``(size, count)`` Gaussian weights, each row of unit length, which keeps the variance."""
+def blend(field: Field, index: NDArray[np.intp], weights: Field, axis: int) -> Field:
+    """Along ``axis``, element i becomes the sum over taps k of ``weights[k, i]`` times the
+    ``field`` at ``index[k, i]``. ``index``, ``weights``: ``(taps, size)``."""
+    shape = [1] * field.ndim
+    shape[axis] = index.shape[1]
+    total = field.take(index[0], axis) * weights[0].reshape(shape)
+    for i, w in zip(index[1:], weights[1:], strict=True):
+        total += field.take(i, axis) * w.reshape(shape)
+    return np.asarray(total, dtype=np.float32)
+
+
+def _taps(size: int, count: int) -> tuple[NDArray[np.intp], Field]:
+    """Gaussian weights of the nearest nodes, of unit length, which keeps the variance."""
     position = (np.arange(size) + 0.5) * (count / size) - 0.5
-    weights = np.exp(-0.5 * ((position[:, None] - np.arange(count)) / 0.6) ** 2)
-    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return np.asarray(weights, dtype=np.float32)
+    index = np.rint(position).astype(np.intp) + np.arange(-2, 3)[:, None]
+    weights = np.exp(-0.5 * ((position - index) / 0.6) ** 2)
+    weights[(index < 0) | (index >= count)] = 0.0
+    weights /= np.linalg.norm(weights, axis=0)
+    return np.clip(index, 0, count - 1), weights.astype(np.float32)
