@@ -1,0 +1,180 @@
+"""Planes that share a SeriesInstanceUID, told apart into stacks that can each be a volume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .duplicates import drop_identical
+from .geometry import MIN_SLICES, ORIENTATION_TOLERANCE, GateError, build_grid, sort_planes
+from .planes import SPLITTERS, Plane
+
+TIMES = ("AcquisitionTime", "FrameAcquisitionDateTime", "ContentTime")
+NAMES = {
+    "TemporalPositionIdentifier": "temporal position",
+    "TemporalPositionIndex": "temporal position",
+    "StackID": "stack",
+    "EchoNumbers": "echo number",
+    "EchoTime": "echo time",
+    "EffectiveEchoTime": "echo time",
+    "ComplexImageComponent": "complex component",
+    "DiffusionBValue": "b-value",
+    "InversionTime": "inversion time",
+    "TriggerTime": "trigger time",
+    "AcquisitionNumber": "acquisition number",
+    "AcquisitionTime": "acquisition time",
+    "FrameAcquisitionDateTime": "acquisition time",
+    "ContentTime": "content time",
+    "ConvolutionKernel": "reconstruction kernel",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Planes that belong together, and how they were told from the rest."""
+
+    planes: tuple[Plane, ...]
+    notes: tuple[str, ...] = ()
+
+    def noting(self, note: str) -> "Part":
+        return Part(self.planes, (*self.notes, note))
+
+
+def split_by_kind(planes: Sequence[Plane]) -> list[Part]:
+    """By orientation (within 1e-3 of a direction cosine), then by ImageType."""
+    oriented = _by_orientation(planes)
+    parts: list[Part] = []
+    for group in oriented:
+        kinds = sorted({plane.image_type for plane in group})
+        for kind in kinds:
+            part = Part(tuple(plane for plane in group if plane.image_type == kind))
+            part = part.noting("split by image type") if len(kinds) > 1 else part
+            parts.append(part.noting("split by orientation") if len(oriented) > 1 else part)
+    return parts
+
+
+def merge_kinds(parts: list[Part]) -> list[Part]:
+    """Undo a split by image type that cut one stack in pieces (some scanners write a type that
+    differs slice by slice): pieces of one orientation whose positions never meet, one of which
+    could be no volume on its own."""
+    if len(parts) < 2:
+        return parts
+    return [part for group in _same_orientation(parts) for part in _merged(group)]
+
+
+def _same_orientation(parts: list[Part]) -> list[list[Part]]:
+    groups = _by_orientation([part.planes[0] for part in parts])
+    owner = {id(part.planes[0]): part for part in parts}
+    return [[owner[id(plane)] for plane in group] for group in groups]
+
+
+def _merged(parts: list[Part]) -> list[Part]:
+    planes = tuple(plane for part in parts for plane in part.planes)
+    if len(parts) < 2 or any(plane.position is None for plane in planes):
+        return parts
+    try:
+        together = build_grid([group[0] for group in sort_planes(planes)])[0]
+    except GateError:
+        return parts
+    if together.slices < len(planes) or all(map(_stands_alone, parts)):
+        return parts
+    return [Part(planes)]
+
+
+def _stands_alone(part: Part) -> bool:
+    try:
+        return build_grid([group[0] for group in sort_planes(part.planes)])[0].uniform
+    except GateError:
+        return False
+
+
+def split_duplicates(part: Part) -> list[Part]:
+    """Until no two planes share a position: drop identical ones, then try what may differ.
+
+    A part that cannot be told apart is returned as it is. Raises ``GateError`` where planes have
+    no usable position.
+    """
+    groups = sort_planes(part.planes)
+    if len(groups) < MIN_SLICES or _unique(groups):
+        return [_sorted(part, groups)]
+    groups, dropped = drop_identical(groups)
+    part = part.noting(_dropped_note(dropped)) if dropped else part
+    if _unique(groups):
+        return [_sorted(part, groups)]
+    return _tell_apart(_sorted(part, groups), groups)
+
+
+def _tell_apart(part: Part, groups: list[list[Plane]]) -> list[Part]:
+    most = max(map(len, groups))
+    for name in _candidates(part.planes):
+        found = _by_attribute(part, name, most)
+        if found:
+            return [piece for half in found for piece in split_duplicates(half)]
+    return _by_order_in_time(part, groups) or [part]
+
+
+def _candidates(planes: Sequence[Plane]) -> list[str]:
+    present = {name for plane in planes for name in plane.splitters}
+    return [
+        *(name for name in SPLITTERS if name in present),
+        *sorted(present.difference(SPLITTERS)),
+    ]
+
+
+def _by_attribute(part: Part, name: str, most: int) -> list[Part]:
+    """Parts by one attribute; none unless each could be a volume on its own."""
+    values: dict[object, list[Plane]] = {}
+    for plane in part.planes:
+        values.setdefault(plane.splitters.get(name), []).append(plane)
+    if not 1 < len(values) <= most:
+        return []
+    if any(len(sort_planes(planes)) < MIN_SLICES for planes in values.values()):
+        return []
+    note = f"split by {NAMES.get(name, name)}"
+    keys = sorted(values, key=lambda value: (value is not None, value if value else ()))
+    return [Part(tuple(values[key]), (*part.notes, note)) for key in keys]
+
+
+def _by_order_in_time(part: Part, groups: list[list[Plane]]) -> list[Part]:
+    """A repeated scan whose times differ slice by slice: the k-th of every position together."""
+    most = len(groups[0])
+    if any(len(group) != most for group in groups):
+        return []
+    for name in TIMES:
+        times = [[plane.splitters.get(name) for plane in group] for group in groups]
+        if all(None not in row and len(set(row)) == most for row in times):
+            ranked = [sorted(group, key=lambda p: p.splitters[name]) for group in groups]  # type: ignore[arg-type, return-value]  # noqa: B023
+            note = f"split by order of {NAMES[name]}"
+            return [
+                Part(tuple(group[k] for group in ranked), (*part.notes, note)) for k in range(most)
+            ]
+    return []
+
+
+def _by_orientation(planes: Sequence[Plane]) -> list[list[Plane]]:
+    clusters: list[tuple[np.ndarray, list[Plane]]] = []  # type: ignore[type-arg]
+    for plane in planes:
+        cosines = np.array(plane.orientation or (np.inf,) * 6)
+        for centre, members in clusters:
+            if np.array_equal(centre, cosines) or (
+                np.abs(centre - cosines).max() <= ORIENTATION_TOLERANCE
+            ):
+                members.append(plane)
+                break
+        else:
+            clusters.append((cosines, [plane]))
+    ordered = sorted(clusters, key=lambda cluster: tuple(-cluster[0]))
+    return [members for _, members in ordered]
+
+
+def _sorted(part: Part, groups: list[list[Plane]]) -> Part:
+    return Part(tuple(plane for group in groups for plane in group), part.notes)
+
+
+def _unique(groups: list[list[Plane]]) -> bool:
+    return all(len(group) == 1 for group in groups)
+
+
+def _dropped_note(dropped: int) -> str:
+    images = "one image" if dropped == 1 else f"{dropped} images"
+    return f"{images} sent twice (same position, identical pixels) dropped"
