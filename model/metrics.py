@@ -66,10 +66,16 @@ def _surface_distances(
 ) -> tuple[Distances, Distances]:
     """From each surface voxel to the nearest of the other surface. Neighbours are looked up in a
     tree: surfaces are thin, and a distance map of the volume would be mostly unread."""
-    first, second = _surface(prediction) * spacing_mm, _surface(reference) * spacing_mm
-    there, _ = cKDTree(second).query(first, workers=-1)
-    back, _ = cKDTree(first).query(second, workers=-1)
+    step = np.array(spacing_mm, np.float64)
+    first, second = _surface(prediction) * step, _surface(reference) * step
+    there, _ = _tree(second).query(first)
+    back, _ = _tree(first).query(second)
     return there, back
+
+
+def _tree(points: NDArray[np.floating]) -> cKDTree:
+    """Split at the middle, not at the median: points on a grid are found ten times quicker."""
+    return cKDTree(points, balanced_tree=False, compact_nodes=False)
 
 
 def _surface(mask: BoolArray) -> NDArray[np.int64]:

@@ -39,6 +39,22 @@ def oriented_axes(affine: Affine, orientation: str) -> tuple[tuple[int, int, int
     return (best[0], best[1], best[2]), unit[:, list(best)] * signs
 
 
+def reorient(array: NativeArray, affine: Affine, orientation: str) -> tuple[NativeArray, Affine]:
+    """``array`` with its axes permuted and flipped to run nearest to ``orientation``; a view."""
+    sources, axes = oriented_axes(affine, orientation)
+    z, y, x = (2 - sources[2 - k] for k in range(3))
+    flips = [float(axes[:, k] @ affine[:3, sources[k]]) < 0 for k in (2, 1, 0)]
+    turned = array.transpose(z, y, x)
+    ends = [(n - 1 if flip else 0) for n, flip in zip(turned.shape, flips, strict=True)]
+    first = np.zeros(3)
+    for k, end in enumerate(reversed(ends)):
+        first[sources[k]] = end
+    place = np.eye(4)
+    place[:3, :3] = axes * np.linalg.norm(affine[:3, :3], axis=0)[list(sources)]
+    place[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
+    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)], place
+
+
 def resample(
     array: NativeArray,
     affine: Affine,
