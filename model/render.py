@@ -105,11 +105,12 @@ def _centre(mask: MaskArray) -> tuple[int, int, int]:
 
 
 def _levels(mask: MaskArray, middle: int) -> list[int]:
-    """Three axial slices from above: ``middle``, and where a sixth of the mask is left each way."""
+    """Three axial slices from above: ``middle``, and the one that halves the mask each way of it."""
     counts = np.count_nonzero(mask, axis=(1, 2))
     weights = counts if counts.any() else np.ones(len(counts), np.int64)
     share = np.cumsum(weights) / weights.sum()
-    low, high = (int(np.searchsorted(share, part)) for part in (1 / 6, 5 / 6))
+    at = float(share[middle])
+    low, high = (int(np.searchsorted(share, part)) for part in (at / 2, (1 + at) / 2))
     return sorted((low, middle, high), reverse=True)
 
 
