@@ -1,10 +1,10 @@
 """A case: the one image of an upload that will be segmented, and its way into a ``Volume``."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model.nifti import Limits as NiftiLimits
 from model.nifti import read_nifti
@@ -12,12 +12,12 @@ from model.spec import sha256_of
 from model.types import Modality
 from model.volume import Volume
 
+from .dicom.hashing import content_key
+from .dicom.pixels import LoadedSeries, load
+from .dicom.series import Series, SeriesSet, choose, scan
 from .domain import InputKind
 from .settings import Settings
 from .uploads import Opened
-
-if TYPE_CHECKING:
-    from .dicom.pixels import LoadedSeries
 
 SUFFIXES: Mapping[InputKind, str] = {"dicom": ".dcm", "nifti": ".nii"}
 
@@ -40,7 +40,7 @@ class LoadedCase:
     """``series`` is there for DICOM only, and knows the way back to its slices."""
 
     volume: Volume
-    series: "LoadedSeries | None" = None
+    series: LoadedSeries | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -55,13 +55,14 @@ def examine(opened: Opened, modality: Modality, series: str, settings: Settings)
 
 
 def load_case(
-    kind: InputKind, files: tuple[Path, ...], modality: Modality, settings: Settings
+    kind: InputKind, files: Sequence[Path], modality: Modality, settings: Settings, content: str
 ) -> LoadedCase:
-    """Read the voxels of a case that was examined before."""
+    """Read the voxels of a case that was examined before; ``content`` as ``Case`` has it."""
     if kind == "nifti":
-        limits = NiftiLimits(max_voxels=settings.max_voxels)
-        return LoadedCase(read_nifti(files[0], modality, limits=limits))
-    return _load_dicom(files, modality, settings)
+        return LoadedCase(_read_nifti(files[0], modality, settings))
+    series = _series_of(scan(files, modality, settings), content)
+    loaded = load(series)
+    return LoadedCase(loaded.volume, loaded, loaded.notes)
 
 
 def settings_key(case: Case, model_sha256: str, profile: str) -> str:
@@ -72,5 +73,31 @@ def settings_key(case: Case, model_sha256: str, profile: str) -> str:
 
 
 def _examine_nifti(opened: Opened, modality: Modality, settings: Settings) -> Case:
-    load_case("nifti", opened.files, modality, settings)
+    _read_nifti(opened.files[0], modality, settings)  # every voxel: NaN and truncation show here
     return Case("nifti", modality, opened.files, sha256_of(opened.files[0]), notes=opened.notes)
+
+
+def _read_nifti(file: Path, modality: Modality, settings: Settings) -> Volume:
+    return read_nifti(file, modality, limits=NiftiLimits(max_voxels=settings.max_voxels))
+
+
+def _examine_dicom(opened: Opened, modality: Modality, series: str, settings: Settings) -> Case:
+    chosen, receipt = choose(scan(opened.files, modality, settings), series)
+    files = tuple(dict.fromkeys(plane.file.path for plane in chosen.instances))
+    return Case(
+        kind="dicom",
+        modality=modality,
+        files=files,
+        content=content_key(chosen),
+        receipt=tuple(line.as_json() for line in receipt),
+        notes=opened.notes,
+    )
+
+
+def _series_of(found: SeriesSet, content: str) -> Series:
+    """The series that was chosen, among what its files hold: a multi-frame file may hold more
+    than one, and keys depend on what else was uploaded."""
+    usable = [series for series in found.series if series.code is None]
+    if len(usable) > 1:
+        usable = [series for series in usable if content_key(series) == content]
+    return usable[0] if usable else choose(found)[0]

@@ -4,9 +4,8 @@ It lies below the use cases, which take it; ``wiring`` above them builds it. It 
 whatever imports it (the API, ``intake``) stays clear of inference.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from model.spec import ModelFolder
 from model.types import Modality
@@ -22,16 +21,20 @@ from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 
 if TYPE_CHECKING:
-    from model.backends.base import Backend
+    from model.backends.base import Backend, Precision
 
-Precision: TypeAlias = str
-OpenBackend: TypeAlias = "Callable[[ModelFolder, Modality, Precision], Backend]"
+
+class OpenBackend(Protocol):
+    """Gives a loaded engine, the same one for the same question. Raises ``BackendError``."""
+
+    def __call__(
+        self, folder: ModelFolder, modality: Modality, precision: "Precision"
+    ) -> "Backend": ...
 
 
 @dataclass(frozen=True)
 class Container:
-    """``open_backend(folder, modality, precision)`` gives a loaded engine, kept for the next job.
-    ``worker_id`` names this process in the ledger."""
+    """``worker_id`` names this process in the ledger."""
 
     settings: Settings
     database: Database

@@ -48,6 +48,8 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     INFERENCE = "inference"
     RESTORE = "restore"
+    POSTPROCESS = "postprocess"
+    MEASURE = "measure"
     SEG = "seg"
     SR = "sr"
     STORE = "store"

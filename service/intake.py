@@ -65,14 +65,11 @@ def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptio
 
 def _write_down(container: Container, case: Case, new: NewJob) -> tuple[Job, bool]:
     """Store, then commit; what was stored for a job that is not created goes again."""
-    settings = container.settings
-    container.artifacts.put_input(new.input_key, case.files, SUFFIXES[case.kind])
-    created = False
-    try:
-        job, created = container.jobs.create(
-            new, queue_limit=settings.queue_limit, retry_after_s=settings.retry_after_s
+    settings, store = container.settings, container.artifacts
+    with store.staged_input(case.files, SUFFIXES[case.kind]) as staged:
+        return container.jobs.create(
+            new,
+            queue_limit=settings.queue_limit,
+            retry_after_s=settings.retry_after_s,
+            place_input=lambda: store.place_input(staged, new.input_key),
         )
-    finally:
-        if not created and not container.jobs.uses_input(new.input_key):
-            container.artifacts.delete_input(new.input_key)
-    return job, created

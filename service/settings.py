@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     models_dir: Path = PACKAGED_MODELS
     default_model: str = "small"
-    engine: str = "auto"
+    engine: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
     workers: int = Field(default=1, ge=1)

@@ -40,22 +40,22 @@ class ArtifactStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def put_input(self, key: str, files: Iterable[Path], suffix: str) -> Path:
-        """Keep copies of ``files`` as ``inputs/<key>/000001<suffix>``, ...; a no-op when present.
-        A file that lies in ``staging`` is moved instead of copied."""
-        target = self.input_folder(key)
-        if target.is_dir():
-            return target
-        part = self.staging / f"input-{uuid.uuid4().hex}"
-        part.mkdir(mode=0o700)
-        try:
+    @contextmanager
+    def staged_input(self, files: Iterable[Path], suffix: str) -> Iterator[Path]:
+        """Copies of ``files`` as ``000001<suffix>``, ..., synced, for ``place_input``; removed
+        afterwards when they were not placed. A file that lies in ``staging`` is moved instead."""
+        with self.workspace() as folder:
             for number, file in enumerate(files, start=1):
-                self._take(file, part / f"{number:06d}{suffix}")
-            _sync_tree(part)
-            _rename(part, target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return target
+                self._take(file, folder / f"{number:06d}{suffix}")
+            _sync_tree(folder)
+            yield folder
+
+    def place_input(self, staged: Path, key: str) -> None:
+        """Make a staged input the input of this content hash; a no-op when it is there already."""
+        target = self.input_folder(key)
+        if not target.is_dir():
+            staged.rename(target)
+            _sync(target.parent)
 
     def input_folder(self, key: str) -> Path:
         return self.root / "inputs" / _checked(key)
@@ -132,15 +132,6 @@ def _checked(key: str) -> str:
     if not KEY.fullmatch(key):
         raise NotFoundError("this is no id of the store", code="artifact_not_found")
     return key
-
-
-def _rename(source: Path, target: Path) -> None:
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.is_dir():  # else: the same content arrived twice at once, and is there
-            raise
-    _sync(target.parent)
 
 
 def _sync_tree(folder: Path) -> None:

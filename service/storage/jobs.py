@@ -1,5 +1,6 @@
 """The ledger of jobs. Every change of status is one compare-and-set UPDATE."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,11 +36,20 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewJob, *, queue_limit: int, retry_after_s: int = 30) -> tuple[Job, bool]:
+    def create(
+        self,
+        new: NewJob,
+        *,
+        queue_limit: int,
+        retry_after_s: int = 30,
+        place_input: Callable[[], None] = lambda: None,
+    ) -> tuple[Job, bool]:
         """Insert a queued job, or find the live one with the same content or idempotency key.
 
-        Returns the job and whether it was created. Raises ``BusyError`` when ``queue_limit`` jobs
-        wait already, ``IdempotencyKeyReusedError`` when the key came with other content.
+        ``place_input`` runs right before the commit, under the write lock, so that no purge of the
+        same input comes between. Returns the job and whether it was created. Raises ``BusyError``
+        when ``queue_limit`` jobs wait already, ``IdempotencyKeyReusedError`` when the key came
+        with other content.
         """
         with self._database.writing() as session:
             if (found := self._existing(session, new)) is not None:
@@ -48,6 +58,7 @@ class JobStore:
             row = row_of(new, _now())
             session.add(row)
             session.flush()
+            place_input()
             return job_of(row), True
 
     def admit(self, *, queue_limit: int, retry_after_s: int = 30) -> None:
@@ -192,19 +203,23 @@ class JobStore:
         statement = select(JobRow.id).where(JobRow.finished_at <= _ago(older_than_s))
         return self._ids(statement.order_by(JobRow.finished_at, JobRow.id).limit(limit))
 
-    def delete(self, job_id: str) -> bool:
-        """Forget a job. The worker of a running one stops at its next heartbeat."""
+    def delete(self, job_id: str, drop_input: Callable[[str], None]) -> bool:
+        """Forget a job, and under the same lock its input when no other job needs it. The worker
+        of a running one stops at its next heartbeat."""
         with self._database.writing() as session:
             row = session.get(JobRow, job_id)
             if row is None:
                 return False
             session.delete(row)
+            session.flush()
+            self._drop_unused(session, row.input_key, drop_input)
             return True
 
-    def uses_input(self, input_key: str) -> bool:
-        """Whether any job needs this stored input."""
-        statement = select(JobRow.id).where(JobRow.input_key == input_key).limit(1)
-        return bool(self._ids(statement))
+    def drop_inputs(self, keys: Iterable[str], drop_input: Callable[[str], None]) -> None:
+        """Drop those of the stored inputs that no job needs."""
+        for key in keys:
+            with self._database.writing() as session:
+                self._drop_unused(session, key, drop_input)
 
     def ping(self) -> None:
         """Raise when the database does not answer."""
@@ -229,6 +244,11 @@ class JobStore:
                 f"{waiting} jobs are waiting, the limit is {queue_limit}; try again later",
                 retry_after_s=retry_after_s,
             )
+
+    def _drop_unused(self, session: Session, key: str, drop_input: Callable[[str], None]) -> None:
+        users = select(JobRow.id).where(JobRow.input_key == key).limit(1)
+        if session.scalars(users).first() is None:
+            drop_input(key)
 
     def _applied(self, statement: Update) -> bool:
         with self._database.writing() as session:

@@ -1,0 +1,99 @@
+"""``aqcf doctor``: what runs here, one line per check."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from model.backends import available_engines
+
+from .registry import ModelRegistry
+from .settings import Settings
+
+CODECS: tuple[UID, ...] = (
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    HTJ2KLossless,
+    HTJ2K,
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """``needed``: without it nothing works; else it is only good to have."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = True
+
+
+def examine_machine(settings: Settings) -> Iterator[Check]:
+    """Every check, as it is made."""
+    yield from _engines()
+    yield from _codecs()
+    yield from _models(settings)
+    yield _disk(settings)
+
+
+def _engines() -> Iterator[Check]:
+    infos = available_engines()
+    for info in infos:
+        where = ", ".join((*info.devices, *info.precisions))
+        detail = " ".join(filter(None, (info.detail, f"({where})" if where else "")))
+        yield Check(f"engine {info.engine}", info.available, detail, needed=False)
+    usable = [info.engine for info in infos if info.available and info.engine != "torch"]
+    yield Check("an engine", bool(usable), ", ".join(usable) or "pip install openvino")
+    gpus = [device for info in infos for device in info.devices if _is_gpu(device)]
+    yield Check("gpu", bool(gpus), ", ".join(gpus) or "none; the CPU is used", needed=False)
+
+
+def _is_gpu(device: str) -> bool:
+    return any(word in device.lower() for word in ("cuda", "gpu", "tensorrt"))
+
+
+def _codecs() -> Iterator[Check]:
+    for syntax in CODECS:
+        decoder = get_decoder(syntax)
+        missing = "; ".join(decoder.missing_dependencies) or "no decoder"
+        yield Check(
+            f"codec {syntax.name}", decoder.is_available, "" if decoder.is_available else missing
+        )
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    registry = ModelRegistry(settings.models_dir, settings.default_model)
+    for folder in registry.all():
+        yield Check(f"model {folder.spec.id}", True, f"hashes verified, {folder.sha256[:12]}")
+    for broken in registry.broken():
+        yield Check(f"model {broken.id}", False, broken.error)
+    if all(folder.spec.id != settings.default_model for folder in registry.all()):
+        detail = f"the default model is not installed in {settings.models_dir}"
+        yield Check(f"model {settings.default_model}", False, detail)
+
+
+def _disk(settings: Settings) -> Check:
+    folder = settings.state_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.1f} GiB free, {settings.min_free_bytes / 1024**3:.1f} GiB needed"
+    return Check("disk", free >= settings.min_free_bytes, detail)

@@ -1,0 +1,72 @@
+"""One segmentation without a ledger: the command line's way through the same steps as a job's."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .cases import Case, examine, load_case, settings_key
+from .container import OpenBackend
+from .domain import Finding, Stage, SubmitOptions
+from .observability import StageTimer
+from .produce import Recipe, Report, produce
+from .registry import ModelRegistry, profile_of
+from .settings import Settings
+from .uploads import Upload, open_upload
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """What was segmented and what was found; the files lie in the folder that was named."""
+
+    case: Case
+    finding: Finding
+    recipe: Recipe
+
+
+def segment_into(
+    settings: Settings,
+    upload: Upload,
+    options: SubmitOptions,
+    *,
+    out: Path,
+    open_backend: OpenBackend,
+    report: Report,
+) -> OneShot:
+    """Segment an upload and put the result files into ``out``, all of them or none.
+
+    Raises ``InputError`` for input that cannot be used, other ``AqcfError`` for failures.
+    """
+    folder = ModelRegistry(settings.models_dir, settings.default_model).find(
+        options.model, options.modality
+    )
+    profile = profile_of(folder, options.profile)
+    timer = StageTimer()
+    with tempfile.TemporaryDirectory(prefix="aqcf-") as name:
+        report(Stage.READ, 0.0)
+        with timer.stage(Stage.READ):
+            opened = open_upload(upload, _subfolder(name, "in"), settings)
+            case = examine(opened, options.modality, options.series, settings)
+            loaded = load_case(case.kind, case.files, case.modality, settings, case.content)
+        report(Stage.PREPARE, 0.0)
+        backend = open_backend(folder, case.modality, folder.spec.profiles[profile].precision)
+        recipe = Recipe(folder, profile, settings_key(case, folder.sha256, profile))
+        results = _subfolder(name, "out")
+        finding = produce(loaded, recipe, backend, results, report)
+        _deliver(results, out)
+    seconds = timer.seconds | dict(finding.seconds)
+    notes = (*case.notes, *finding.notes)
+    return OneShot(case, replace(finding, seconds=seconds, notes=notes), recipe)
+
+
+def _subfolder(parent: str, name: str) -> Path:
+    folder = Path(parent) / name
+    folder.mkdir()
+    return folder
+
+
+def _deliver(results: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(results.iterdir()):
+        part = out / f".{file.name}.part"
+        part.write_bytes(file.read_bytes())
+        part.replace(out / file.name)

@@ -1,0 +1,85 @@
+"""From a loaded case to result files in a folder: the same for a job and for the command line."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from model.nifti import write_nifti
+from model.pipeline import Result, segment
+from model.render import preview
+from model.spec import ModelFolder
+
+from .cases import LoadedCase
+from .domain import ArtifactName, Finding, Outcome, Stage
+from .observability import StageTimer
+from .reports import write_dicom
+
+if TYPE_CHECKING:
+    from model.backends.base import Backend
+
+
+Report: TypeAlias = Callable[[Stage, float], None]
+"""Called with a stage and the fraction of it done; may raise ``CancelledError``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``uid_key``: what the UIDs of the written DICOM objects are derived from."""
+
+    model: ModelFolder
+    profile: str
+    uid_key: str
+
+
+def produce(
+    case: LoadedCase, recipe: Recipe, backend: "Backend", out: Path, report: Report
+) -> Finding:
+    """Segment, measure, and write every result into ``out`` by its ``ArtifactName``.
+
+    DICOM input gives SEG (proved against the mask) and SR, any input mask, measurements and
+    preview. Raises what ``model.pipeline.segment`` raises, and ``SegMismatchError``.
+    """
+    timer = StageTimer()
+    result = segment(
+        case.volume,
+        recipe.model.spec,
+        backend,
+        profile=recipe.profile,
+        progress=lambda stage, fraction: report(Stage(stage), fraction),
+    )
+    proof = None
+    if case.series is not None:
+        proof = write_dicom(case.series, result, recipe, out, timer, report)
+    report(Stage.STORE, 0.0)
+    with timer.stage(Stage.STORE):
+        _write_files(case, result, recipe, out)
+    return Finding(
+        outcome=Outcome(result.outcome),
+        measurements=result.measurements.to_dict(),
+        seconds=result.seconds | timer.seconds,
+        engine=result.engine,
+        applied=result.applied,
+        proof=proof,
+        notes=case.notes,
+    )
+
+
+def _write_files(case: LoadedCase, result: Result, recipe: Recipe, out: Path) -> None:
+    write_nifti(out / ArtifactName.MASK, result.mask, result.affine)
+    (out / ArtifactName.PREVIEW).write_bytes(preview(case.volume, result.mask))
+    text = json.dumps(_summary(result, recipe), indent=2, ensure_ascii=False)
+    (out / ArtifactName.MEASUREMENTS).write_text(text + "\n", encoding="utf-8")
+
+
+def _summary(result: Result, recipe: Recipe) -> Mapping[str, Any]:
+    return {
+        "outcome": result.outcome,
+        "measurements": result.measurements.to_dict(),
+        "applied": list(result.applied),
+        "model": {"id": recipe.model.spec.id, "version": recipe.model.spec.version,
+                  "sha256": recipe.model.sha256},
+        "profile": result.profile,
+        "engine": result.engine,
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""What keeps the promises over time: lost jobs are found again, old ones are purged."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .container import Container
+from .domain import Job
+from .errors import ConflictError
+from .observability import get_logger
+
+log = get_logger("service.sweep")
+
+DAY_S = 86400.0
+PURGE_BATCH = 100
+
+
+def run_once(container: Container) -> None:
+    """One round: recover, re-send, purge, and refresh the gauges."""
+    settings = container.settings
+    recover(container, silent_s=settings.heartbeat_timeout_s)
+    resend(container, older_than_s=settings.stale_queued_s)
+    retain(container)
+    measure(container)
+
+
+def recover(container: Container, *, silent_s: float) -> None:
+    """Take running jobs from workers that are silent; 0 takes all of them (an embedded start,
+    when the state folder's lock says that no other process lives)."""
+    for job in container.jobs.running(silent_s=silent_s):
+        status = container.jobs.recover(
+            job.id, job.worker_id or "", max_deaths=container.settings.max_deaths
+        )
+        if status is not None:
+            log.warning("recovered", job_id=job.id, status=status, deaths=job.deaths + 1)
+
+
+def resend(container: Container, *, older_than_s: float) -> None:
+    """Queue again what waits in the ledger; a job that is sent twice is claimed once."""
+    for job_id in container.jobs.queued_ids(older_than_s=older_than_s):
+        container.queue.send(job_id)
+
+
+def retain(container: Container) -> None:
+    """Purge finished jobs that are too old, and the oldest ones while the disk is too full."""
+    settings = container.settings
+    for job_id in container.jobs.finished_ids(older_than_s=settings.retention_days * DAY_S):
+        purge(container, job_id)
+    for job_id in container.jobs.finished_ids(limit=PURGE_BATCH):
+        if container.artifacts.free_bytes() >= settings.purge_free_bytes:
+            break
+        purge(container, job_id)
+    _drop_orphans(container)
+
+
+def purge(container: Container, job_id: str) -> None:
+    """Forget a finished job with its results, and its input when no other job needs it."""
+    container.jobs.delete(job_id, container.artifacts.delete_input)
+    container.artifacts.delete(job_id)
+    log.info("purged", job_id=job_id)
+
+
+def remove(container: Container, job_id: str) -> None:
+    """Cancel and purge, whatever the job's state (``DELETE``). Raises ``NotFoundError``."""
+    job: Job = container.jobs.require(job_id)
+    if not job.status.finished:
+        _cancel(container, job_id)
+    purge(container, job_id)
+
+
+def measure(container: Container) -> None:
+    for status, count in container.jobs.counts().items():
+        container.metrics.jobs_now.labels(status).set(count)
+    container.metrics.free_bytes.set(container.artifacts.free_bytes())
+
+
+@contextmanager
+def sweeping(container: Container) -> Iterator[None]:
+    """Run ``run_once`` every ``settings.sweep_s`` seconds in a thread."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_loop, args=(container, stop), name="sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _loop(container: Container, stop: threading.Event) -> None:
+    while not stop.wait(container.settings.sweep_s):
+        try:
+            run_once(container)
+        except Exception as error:  # the next round may fare better
+            log.error("sweep_failed", exc_info=error)
+
+
+def _cancel(container: Container, job_id: str) -> None:
+    try:
+        container.jobs.cancel(job_id)
+    except ConflictError:  # it finished just now
+        return
+
+
+def _drop_orphans(container: Container) -> None:
+    """Files that no row knows: left by a kill between two steps."""
+    store, jobs = container.artifacts, container.jobs
+    jobs.drop_inputs(store.input_keys(), store.delete_input)
+    for job_id in store.job_ids():
+        if jobs.get(job_id) is None:
+            store.delete(job_id)

@@ -1,0 +1,112 @@
+"""The composition root: a ``Container`` from ``Settings``."""
+
+import fcntl
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.spec import ModelFolder
+from model.types import Modality
+
+from . import execute, sweep
+from .audit import AuditLog
+from .container import Container, OpenBackend
+from .errors import StateLockedError
+from .queue import InProcessQueue
+from .registry import ModelRegistry
+from .settings import Settings
+from .storage.artifacts import ArtifactStore
+from .storage.database import open_database
+from .storage.jobs import JobStore
+from .storage.keys import KeyStore
+
+if TYPE_CHECKING:
+    from model.backends.base import Backend, Engine, Precision
+
+__all__ = ["BackendCache", "Container", "build", "embedded", "state_lock"]
+
+
+class BackendCache:
+    """Loads an engine once per model, modality, precision and thread, and keeps it."""
+
+    def __init__(self, engine: "Engine", threads: int | None) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._loaded: dict[tuple[str, str, str, int], Backend] = {}
+
+    def __call__(
+        self, folder: ModelFolder, modality: Modality, precision: "Precision"
+    ) -> "Backend":
+        key = (folder.sha256, modality, precision, threading.get_ident())
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._open(folder, modality, precision)
+            return self._loaded[key]
+
+    def _open(self, folder: ModelFolder, modality: Modality, precision: "Precision") -> "Backend":
+        from model.backends import open_backend  # noqa: PLC0415  (engines load in a second or two)
+
+        return open_backend(folder, modality, self._engine, precision, self._threads)
+
+
+def build(settings: Settings, open_backend: OpenBackend | None = None) -> Container:
+    """Everything wired together; no thread runs yet. The ledger's tables are made or upgraded.
+
+    ``open_backend`` replaces the engines, in tests.
+    """
+    database = open_database(settings.database_url)
+    database.create_tables()
+    return Container(
+        settings=settings,
+        database=database,
+        jobs=JobStore(database),
+        keys=KeyStore(database),
+        audit=AuditLog(database),
+        artifacts=ArtifactStore(settings.artifacts_dir, settings.staging_dir),
+        models=ModelRegistry(settings.models_dir, settings.default_model),
+        queue=InProcessQueue(settings.workers, settings.queue_limit),
+        worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        open_backend=open_backend or BackendCache(settings.engine, settings.threads),
+    )
+
+
+@contextmanager
+def embedded(settings: Settings, open_backend: OpenBackend | None = None) -> Iterator[Container]:
+    """The whole service in this process: workers and sweep run until the end of the block.
+
+    Raises ``StateLockedError`` when another process serves from the state folder. Whatever a dead
+    process left running is recovered before anything else.
+    """
+    with state_lock(settings.state_dir):
+        container = build(settings, open_backend)
+        container.artifacts.clear_staging()
+        sweep.recover(container, silent_s=0.0)
+        sweep.run_once(container)
+        container.queue.start(lambda job_id: execute.run(container, job_id))
+        sweep.resend(container, older_than_s=0.0)
+        try:
+            with sweep.sweeping(container):
+                yield container
+        finally:
+            container.queue.stop()
+            container.database.close()
+
+
+@contextmanager
+def state_lock(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder; the system lets go of it however the process ends."""
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state_dir / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateLockedError(
+                f"another process serves from {state_dir}; stop it or choose another --state"
+            ) from error
+        yield

@@ -1,0 +1,194 @@
+"""A tiny model, tiny images and whole containers, all made here."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+
+from model.nifti import write_nifti
+from model.spec import (
+    FixedIntensity,
+    ModalitySpec,
+    ModelSpec,
+    NetworkConfig,
+    PostprocessRules,
+    Profile,
+    write_manifest,
+)
+from service import wiring
+from service.container import Container
+from service.settings import Settings
+
+PATCH = (16, 32, 32)
+LIVER_VALUE, TUMOUR_VALUE = 120, 180
+SIZE_MM = 2.0
+
+
+def threshold_graph(path: Path) -> None:
+    """Logits that say liver above 0.5 and tumour above 0.8 of the intensity range."""
+    weight = np.array([0, 20, 60], np.float32).reshape(3, 1, 1, 1, 1)
+    bias = np.array([0, -10, -42], np.float32)
+    node = helper.make_node("Conv", ["image", "weight", "bias"], ["logits"], kernel_shape=[1, 1, 1])
+    graph = helper.make_graph(
+        [node],
+        "threshold",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, *PATCH])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3, *PATCH])],
+        [
+            helper.make_tensor("weight", TensorProto.FLOAT, weight.shape, weight.ravel()),
+            helper.make_tensor("bias", TensorProto.FLOAT, bias.shape, bias),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+def make_model(folder: Path, model_id: str = "tiny", overlap: float = 0.25) -> Path:
+    """A model folder whose masks follow from the intensities."""
+    folder.mkdir(parents=True)
+    for name in ("ct.onnx", "mr.onnx"):
+        threshold_graph(folder / name)
+    view = ModalitySpec(
+        orientation="RAS",
+        spacing_mm=(SIZE_MM, SIZE_MM, SIZE_MM),
+        intensity=FixedIntensity(lo=0, hi=200),
+        patch=PATCH,
+    )
+    rules = PostprocessRules(min_liver_ml=5.0)
+    spec = ModelSpec(
+        id=model_id,
+        version="1",
+        network=NetworkConfig(widths=(1, 1, 1, 1, 1), bottleneck=1),
+        modalities={"ct": view, "mr": view},
+        profiles={
+            "balanced": Profile(overlap=overlap),
+            "paper": Profile(overlap=0.8, skip_empty=False),
+        },
+        postprocess={"ct": rules, "mr": rules},
+    )
+    write_manifest(folder, spec, {name: folder / name for name in ("ct.onnx", "mr.onnx")})
+    return folder
+
+
+def phantom(shape: tuple[int, int, int] = (24, 40, 40), *, seed: int = 0) -> NDArray[np.int16]:
+    """Air, a body, a liver block of ``LIVER_VALUE`` and in it a tumour of ``TUMOUR_VALUE``."""
+    z, y, x = shape
+    image = np.full(shape, -1000, np.int16)
+    image[:, 4 : y - 4, 4 : x - 4] = 20
+    image[4 : z - 4, 8 : y - 12, 6 : x - 14] = LIVER_VALUE
+    image[z // 2 - 2 : z // 2 + 2, 12:18, 10:18] = TUMOUR_VALUE
+    image[0, 0, 0] += seed
+    return image
+
+
+def write_series(
+    folder: Path,
+    array: NDArray[np.int16],
+    *,
+    modality: str = "CT",
+    canary: str = "",
+    prefix: str = "image",
+) -> list[Path]:
+    """One axial series, a file per slice. ``canary`` goes into every header value and file name
+    that can hold patient data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, plane in enumerate(array):
+        path = folder / f"{prefix}{canary}{index:03d}.dcm"
+        _slice(plane, index, modality, canary, len(array)).save_as(path, enforce_file_format=True)
+        files.append(path)
+    return files
+
+
+def _slice(plane: NDArray[np.int16], index: int, modality: str, canary: str, count: int) -> Dataset:
+    root = "1.2.826.0.1.3680043.8.498.77"
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+    dataset.SOPInstanceUID = f"{root}.{index + 1}.{int(plane[0, 0]) + 5000}"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{root}.1", f"{root}.2"
+    dataset.FrameOfReferenceUID = f"{root}.3"
+    dataset.Modality = modality
+    dataset.PatientName = f"Canary^{canary}"
+    dataset.PatientID = f"ID{canary}"
+    dataset.PatientBirthDate, dataset.PatientSex = "19010203", "O"
+    dataset.AccessionNumber = f"A{canary}"[:16]
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "19040506", "010203", ""
+    dataset.ReferringPhysicianName = f"Doctor^{canary}"
+    dataset.InstitutionName = f"Clinic {canary}"
+    dataset.SeriesNumber, dataset.InstanceNumber, dataset.AcquisitionNumber = 1, index + 1, 1
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.ImagePositionPatient = [0, 0, index * SIZE_MM]
+    dataset.PixelSpacing, dataset.SliceThickness = [SIZE_MM, SIZE_MM], SIZE_MM
+    dataset.Rows, dataset.Columns = plane.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelRepresentation = 1
+    if modality == "CT":
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+    dataset.PixelData = plane.astype("<i2").tobytes()
+    return dataset
+
+
+def make_zip(path: Path, files: dict[str, Path | bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            archive.writestr(name, data)
+    return path
+
+
+def make_nifti(path: Path, array: NDArray[np.int16] | None = None) -> Path:
+    affine = np.diag([SIZE_MM, SIZE_MM, SIZE_MM, 1.0])
+    write_nifti(path, phantom() if array is None else array, affine)
+    return path
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder / "tiny")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, models_dir: Path) -> Settings:
+    return Settings(
+        state_dir=tmp_path / "state",
+        models_dir=models_dir,
+        default_model="tiny",
+        engine="onnxruntime",
+        threads=1,
+        min_free_bytes=0,
+        purge_free_bytes=0,
+        heartbeat_s=0.1,
+        heartbeat_timeout_s=1.0,
+        stale_queued_s=0.2,
+        sweep_s=0.2,
+    )
+
+
+@pytest.fixture
+def container(settings: Settings) -> Iterator[Container]:
+    """Everything but running workers: jobs stay queued until a test runs them."""
+    built = wiring.build(settings)
+    yield built
+    built.database.close()
+
+
+@pytest.fixture
+def ct_zip(tmp_path: Path) -> Path:
+    files = write_series(tmp_path / "series", phantom())
+    return make_zip(tmp_path / "ct.zip", {file.name: file for file in files})
