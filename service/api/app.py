@@ -40,6 +40,7 @@ def create_app(container: Container) -> FastAPI:
     app = bare_app()
     app.state.container = container
     app.state.slices = SliceCache(container)
+    app.state.stopping = False
     app.add_middleware(Guard, hosts=allowed_hosts(container.settings))
     return app
 

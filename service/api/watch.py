@@ -1,7 +1,7 @@
 """Following a job: waiting for its end, and its changes as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import Final
 
@@ -29,12 +29,15 @@ async def wait_for(container: Container, job: Job, seconds: float) -> Job:
     return job
 
 
-async def changes(container: Container, job: Job) -> AsyncIterator[str]:
+async def changes(
+    container: Container, job: Job, stopping: Callable[[], bool]
+) -> AsyncIterator[str]:
     """One ``progress`` event a change, the last one when the job has finished; then the end. A
-    comment now and then keeps proxies from closing a quiet connection."""
+    comment now and then keeps proxies from closing a quiet connection. ``stopping``: the server
+    wants to go, and the stream ends early."""
     yield event(job)
     spoke = monotonic()
-    while not job.status.finished:
+    while not (job.status.finished or stopping()):
         await asyncio.sleep(POLL_S)
         found = await run_in_threadpool(container.jobs.get, job.id)
         if found is None:

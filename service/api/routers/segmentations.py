@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
 from model.types import Modality
@@ -68,11 +68,12 @@ def get_segmentation(job: Annotated[Job, Depends(viewed("read"))]) -> Segmentati
     summary="Follow a segmentation",
 )
 def stream_segmentation_events(
-    container: Services, job: Annotated[Job, Depends(viewed("events"))]
+    request: Request, container: Services, job: Annotated[Job, Depends(viewed("events"))]
 ) -> StreamingResponse:
     """Server-sent events, from the present state to the end."""
     headers = {"X-Accel-Buffering": "no"}
-    return StreamingResponse(changes(container, job), media_type=STREAM, headers=headers)
+    events = changes(container, job, lambda: bool(request.app.state.stopping))
+    return StreamingResponse(events, media_type=STREAM, headers=headers)
 
 
 @router.post(

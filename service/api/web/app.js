@@ -134,6 +134,7 @@ async function showResult(job) {
   if (job.outcome) children.push(await findings(job));
   if (job.receipt.length) children.push(...receipt(job.receipt));
   if (job.outcome) children.push(how(job));
+  if (state.selected !== job.id) return;
   $("welcome").hidden = true;
   $("result").replaceChildren(...children);
   $("result").hidden = false;
