@@ -105,7 +105,7 @@ def _centre(mask: MaskArray) -> tuple[int, int, int]:
 
 
 def _levels(mask: MaskArray, middle: int) -> list[int]:
-    """Three axial slices from above: ``middle``, and the one that halves the mask each way of it."""
+    """Three axial slices from above: ``middle``, and those that halve the mask each way of it."""
     counts = np.count_nonzero(mask, axis=(1, 2))
     weights = counts if counts.any() else np.ones(len(counts), np.int64)
     share = np.cumsum(weights) / weights.sum()
