@@ -27,6 +27,6 @@ def concept(code: Code) -> CodedConcept:
 
 
 def colour(label: Label) -> CIELabColor:
-    """The label's recommended colour, given as DICOM's scaled CIELab integers (PS3.3 C.10.7.1.1)."""
+    """The label's recommended colour, from DICOM's scaled CIELab integers (PS3.3 C.10.7.1.1)."""
     lightness, a, b = label.cielab
     return CIELabColor(lightness / 65535 * 100, a / 65535 * 255 - 128, b / 65535 * 255 - 128)

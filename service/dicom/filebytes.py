@@ -5,12 +5,12 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info as read_meta
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -101,7 +101,7 @@ def is_deflated(data: FileBytes) -> bool:
 
 
 def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
-    stream = data if isinstance(data, mmap.mmap) else BytesIO(data)
+    stream: Any = data if isinstance(data, mmap.mmap) else BytesIO(data)
     stream.seek(0)
     dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
     implicit, little = dataset.original_encoding
@@ -114,15 +114,16 @@ def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
 def _parse_deflated(data: FileBytes, tags: list[str] | None) -> Parsed:
     meta, inflated = _inflate(data)
     stream = BytesIO(inflated)
+    wanted: Any = tags
     dataset = read_dataset(
-        stream, False, True, stop_when=lambda tag, *_: _is_pixel(tag), specific_tags=tags
+        stream, False, True, stop_when=lambda tag, *_: _is_pixel(tag), specific_tags=wanted
     )
     dataset.file_meta = meta
     pixels = _locate(inflated, stream.tell(), False, True)
     return Parsed(dataset, str(ExplicitVRLittleEndian), True, pixels, len(inflated))
 
 
-def _inflate(data: FileBytes) -> tuple[Dataset, bytes]:
+def _inflate(data: FileBytes) -> tuple[FileMetaDataset, bytes]:
     stream = BytesIO(data[:])
     read_preamble(stream, force=False)
     meta = read_meta(stream)
@@ -145,7 +146,7 @@ def _is_pixel(tag: int) -> bool:
 
 def _locate(data: FileBytes, offset: int, implicit: bool, little: bool) -> PixelSpan | None:
     """The pixel element that begins at ``offset``; ``None`` when none does."""
-    order = "little" if little else "big"
+    order: Literal["little", "big"] = "little" if little else "big"
     head = bytes(data[offset : offset + 12])
     tag = (int.from_bytes(head[0:2], order), int.from_bytes(head[2:4], order))
     if len(head) < 8 or tag not in PIXEL_TAGS:

@@ -38,9 +38,9 @@ FILE_TAGS = (
 )
 TAGS = [*FILE_TAGS, *PLANE_TAGS, SHARED, PER_FRAME]
 NOT_IMAGES = frozenset(
-    "SEG RTSTRUCT RTDOSE RTPLAN RTRECORD RTINTENT SR KO PR ANN REG FID DOC AU ECG HD EPS PLAN "
-    "RWV SMR STAIN TEXTUREMAP M3D POS".split()
-)
+    {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "RTINTENT", "PLAN", "SR", "KO", "PR", "ANN",
+     "REG", "FID", "DOC", "AU", "ECG", "HD", "EPS", "RWV", "SMR", "STAIN", "M3D", "POS"}
+)  # fmt: skip
 NOT_IMAGE_CLASSES = (
     "1.2.840.10008.1.3.10",  # media directory
     "1.2.840.10008.5.1.4.1.1.66",  # raw data, registration, fiducials, segmentation, surfaces

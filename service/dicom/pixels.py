@@ -160,11 +160,10 @@ def _padding(stored: Stored, series: Series) -> tuple[NDArray[np.bool_] | None, 
 def _as_stored(value: int, plane: Plane) -> int:
     """A padding value written with the wrong sign (63536 for -2000) in the sign of the pixels."""
     bits = plane.file.bits[0]
-    if plane.file.signed and value >= 2 ** (bits - 1):
-        return value - 2**bits
-    if not plane.file.signed and value < 0:
-        return value + 2**bits
-    return value
+    span: int = 2**bits
+    if plane.file.signed and value >= span // 2:
+        return value - span
+    return value + span if value < 0 and not plane.file.signed else value
 
 
 def _equidistant(values: NativeArray, grid: NativeGrid) -> NativeArray:
@@ -183,6 +182,10 @@ def _between(values: NativeArray, at: float) -> NativeArray:
     below = int(at)
     weight = at - below
     if weight < 1e-6 or below + 1 >= len(values):
-        return values[below]
-    mixed: NDArray[np.float64] = values[below] * (1 - weight) + values[below + 1] * weight
-    return np.rint(mixed) if np.issubdtype(values.dtype, np.integer) else mixed
+        exact: NativeArray = values[below]
+        return exact
+    pair = values[below : below + 2].astype(np.float64)
+    mixed: NDArray[np.float64] = pair[0] * (1 - weight) + pair[1] * weight
+    if np.issubdtype(values.dtype, np.integer):
+        return np.asarray(np.rint(mixed))
+    return mixed

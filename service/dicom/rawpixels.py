@@ -2,10 +2,11 @@
 decoders."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from .codestream import declared_size
@@ -33,10 +34,7 @@ class FileReader:
     def stored(self, frame: int | None) -> Stored:
         """Stored values of a frame (1-based, ``None`` in a single-frame file), ``(rows, columns)``,
         unused high bits removed. Raises ``UndecodableError``."""
-        if self.native:
-            values = self._native(frame)
-        else:
-            values = self._decoded(frame)
+        values = self._native(frame) if self.native else self._decoded(frame)
         return used_bits(values, self.file)
 
     def raw(self, frame: int | None) -> bytes:
@@ -72,30 +70,33 @@ class FileReader:
 
     def _decoded(self, frame: int | None) -> Stored:
         file = self.file
-        allocated, stored, _ = file.bits
         value = self.raw(frame)
         size = declared_size(value, file.syntax)
         if size is not None and size != (file.rows, file.columns):
             raise UndecodableError
         try:
-            values, _ = get_decoder(UID(file.syntax)).as_array(
-                value,
-                index=(frame or 1) - 1,
-                rows=file.rows,
-                columns=file.columns,
-                bits_allocated=allocated,
-                bits_stored=stored,
-                number_of_frames=file.frames,
-                photometric_interpretation=file.photometric,
-                pixel_keyword="PixelData",
-                pixel_representation=int(file.signed),
-                samples_per_pixel=1,
-            )
+            decoder = get_decoder(UID(file.syntax))
+            values, _ = decoder.as_array(value, index=(frame or 1) - 1, **self._options())
         except Exception as error:  # every codec raises its own
             raise UndecodableError from error
         if values.shape != (file.rows, file.columns):
             raise UndecodableError
         return np.asarray(values)
+
+    def _options(self) -> dict[str, Any]:
+        """What pydicom's decoders need to know."""
+        file = self.file
+        return {
+            "rows": file.rows,
+            "columns": file.columns,
+            "bits_allocated": file.bits[0],
+            "bits_stored": file.bits[1],
+            "number_of_frames": file.frames,
+            "photometric_interpretation": file.photometric,
+            "pixel_keyword": "PixelData",
+            "pixel_representation": int(file.signed),
+            "samples_per_pixel": 1,
+        }
 
 
 def used_bits(values: Stored, file: SourceFile) -> Stored:

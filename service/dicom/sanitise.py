@@ -61,10 +61,12 @@ ENUMERATED = {
 }
 LENGTHS = {"SH": 16, "LO": 64, "PN": 64}
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
-AGE = re.compile(r"\d{3}[DWMY]")
-CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
-TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-DECIMAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+PATTERNS = {
+    "AS": re.compile(r"\d{3}[DWMY]"),
+    "CS": re.compile(r"[A-Z0-9_ ]{1,16}"),
+    "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"),
+    "DS": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
+}
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,14 @@ def clean(value: str, vr: str) -> str:
     value = CONTROL.sub(" ", value).strip()
     if vr in LENGTHS:
         return _encodable(value)[: LENGTHS[vr]].strip()
-    checks = {
-        "DA": _is_date,
-        "TM": lambda v: TIME.fullmatch(v) is not None,
-        "AS": lambda v: AGE.fullmatch(v) is not None,
-        "CS": lambda v: CODE_STRING.fullmatch(v) is not None,
-        "DS": lambda v: len(v) <= 16 and DECIMAL.fullmatch(v) is not None,
-    }
-    return value if value and checks[vr](value) else ""
+    return value if value and _allowed(value, vr) else ""
+
+
+def _allowed(value: str, vr: str) -> bool:
+    if vr == "DA":
+        return _is_date(value)
+    longest = 16 if vr == "DS" else len(value)
+    return len(value) <= longest and PATTERNS[vr].fullmatch(value) is not None
 
 
 def _encodable(value: str) -> str:
@@ -152,7 +154,7 @@ def _encodable(value: str) -> str:
 
 def _is_date(value: str) -> bool:
     try:
-        datetime.strptime(value, "%Y%m%d")  # noqa: DTZ007
+        datetime.strptime(value, "%Y%m%d")
     except ValueError:
         return False
     return len(value) == 8
@@ -236,8 +238,8 @@ def _add_geometry(common: Dataset, series: Series) -> None:
     common.Rows, common.Columns = grid.rows, grid.columns
     common.ImageOrientationPatient = decimals(copied if off <= ORTHONORMAL_TOLERANCE else exact)
     common.PixelSpacing = decimals(grid.pixel_spacing)
-    thick = first.thickness is not None and first.thickness > 0
-    common.SliceThickness = decimals((first.thickness if thick else grid.step,))[0]
+    thickness = first.thickness if first.thickness and first.thickness > 0 else grid.step
+    common.SliceThickness = decimals((thickness,))[0]
 
 
 def decimals(values: Iterable[float]) -> list[DSfloat]:

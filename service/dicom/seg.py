@@ -35,7 +35,7 @@ class Algorithm:
     version: str
 
 
-def build_seg(
+def build_seg(  # noqa: PLR0917
     series: Series,
     mask: MaskArray,
     labels: Sequence[Label],

@@ -1,12 +1,20 @@
 """Planes that share a SeriesInstanceUID, told apart into stacks that can each be a volume."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .duplicates import drop_identical
-from .geometry import MIN_SLICES, ORIENTATION_TOLERANCE, GateError, build_grid, sort_planes
+from .geometry import (
+    MIN_SLICES,
+    ORIENTATION_TOLERANCE,
+    GateError,
+    Vectors,
+    build_grid,
+    sort_planes,
+)
 from .planes import SPLITTERS, Plane
 
 TIMES = ("AcquisitionTime", "FrameAcquisitionDateTime", "ContentTime")
@@ -143,7 +151,7 @@ def _by_order_in_time(part: Part, groups: list[list[Plane]]) -> list[Part]:
     for name in TIMES:
         times = [[plane.splitters.get(name) for plane in group] for group in groups]
         if all(None not in row and len(set(row)) == most for row in times):
-            ranked = [sorted(group, key=lambda p: p.splitters[name]) for group in groups]  # type: ignore[arg-type, return-value]  # noqa: B023
+            ranked = [sorted(group, key=_by(name)) for group in groups]
             note = f"split by order of {NAMES[name]}"
             return [
                 Part(tuple(group[k] for group in ranked), (*part.notes, note)) for k in range(most)
@@ -151,8 +159,12 @@ def _by_order_in_time(part: Part, groups: list[list[Plane]]) -> list[Part]:
     return []
 
 
+def _by(name: str) -> Callable[[Plane], Any]:
+    return lambda plane: plane.splitters[name]
+
+
 def _by_orientation(planes: Sequence[Plane]) -> list[list[Plane]]:
-    clusters: list[tuple[np.ndarray, list[Plane]]] = []  # type: ignore[type-arg]
+    clusters: list[tuple[Vectors, list[Plane]]] = []
     for plane in planes:
         cosines = np.array(plane.orientation or (np.inf,) * 6)
         for centre, members in clusters:
