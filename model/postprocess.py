@@ -6,14 +6,12 @@ from typing import Final
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .resample import bounding_box
 from .spec import PostprocessRules
 from .types import BACKGROUND, LIVER, TUMOUR, MaskArray
 
 _CONNECTIVITY: Final = 26
-_TOUCHING = np.ones((3, 3, 3), bool)
 
 Rule = Callable[[MaskArray, float], tuple[MaskArray, str | None]]
 
@@ -54,7 +52,7 @@ def _tumour_inside_liver(mask: MaskArray, voxel_ml: float) -> tuple[MaskArray, s
     labels, sizes = _components(mask == TUMOUR)
     if len(sizes) == 1:
         return mask, None
-    near = ndimage.binary_dilation(mask == LIVER, _TOUCHING)
+    near = _dilated(mask == LIVER)
     apart = np.ones(len(sizes), bool)
     apart[np.unique(labels[near])] = False
     apart[0] = False
@@ -94,7 +92,18 @@ def _min_lesion(mask: MaskArray, voxel_ml: float, least: float) -> tuple[MaskArr
 def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     """26-connected component numbers and the voxel count of each, index 0 the rest."""
     labels = cc3d.connected_components(mask, connectivity=_CONNECTIVITY)
-    return labels, np.bincount(labels.ravel())
+    sizes = cc3d.statistics(labels, no_slice_conversion=True)["voxel_counts"]
+    return labels, sizes.astype(np.int64)
+
+
+def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and its 26 neighbours: one step along each axis in turn."""
+    grown = mask.copy()
+    for axis in range(3):
+        line, before = np.moveaxis(grown, axis, 0), np.moveaxis(grown, axis, 0).copy()
+        line[1:] |= before[:-1]
+        line[:-1] |= before[1:]
+    return grown
 
 
 def _relabelled(mask: MaskArray, where: NDArray[np.bool_], value: int) -> MaskArray:
