@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.errors import InputError
 from model.nifti import Limits as NiftiLimits
 from model.nifti import read_nifti
 from model.spec import sha256_of
@@ -78,7 +79,10 @@ def _examine_nifti(opened: Opened, modality: Modality, settings: Settings) -> Ca
 
 
 def _read_nifti(file: Path, modality: Modality, settings: Settings) -> Volume:
-    return read_nifti(file, modality, limits=NiftiLimits(max_voxels=settings.max_voxels))
+    try:
+        return read_nifti(file, modality, limits=NiftiLimits(max_voxels=settings.max_voxels))
+    except (ValueError, OverflowError) as error:  # NaN where the header needs a number
+        raise InputError("the NIfTI header cannot be read", code="not_nifti") from error
 
 
 def _examine_dicom(opened: Opened, modality: Modality, series: str, settings: Settings) -> Case:

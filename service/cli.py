@@ -104,7 +104,10 @@ def models() -> None:
 
         settings = _settings()
         registry = ModelRegistry(settings.models_dir, settings.default_model)
-        console.out.print(console.models_table(registry))
+        if registry.all():
+            console.out.print(console.models_table(registry))
+        else:
+            console.out.print("no model is installed")
         for broken in registry.broken():
             console.err.print(f"unusable: {broken.error}", markup=False)
         if all(folder.spec.id != settings.default_model for folder in registry.all()):

@@ -85,7 +85,7 @@ def _stored(
         finding,
         artifacts=artifacts,
         notes=tuple(dict.fromkeys((*job.notes, *finding.notes))),
-        seconds={stage: round(seconds, 4) for stage, seconds in timer.seconds.items()},
+        seconds=timer.in_order(list(Stage)),
     )
 
 

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +161,12 @@ class StageTimer:
             yield
         finally:
             self.add(name, perf_counter() - start)
+
+    def in_order(self, order: Sequence[str] = ()) -> dict[str, float]:
+        """Rounded to 0.1 ms, sorted as ``order`` says, the rest behind."""
+        places = {name: place for place, name in enumerate(order)}
+        names = sorted(self.seconds, key=lambda name: places.get(name, len(places)))
+        return {name: round(self.seconds[name], 4) for name in names}
 
     def add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds

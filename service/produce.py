@@ -1,7 +1,8 @@
 """From a loaded case to result files in a folder: the same for a job and for the command line."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,9 +13,10 @@ from model.render import preview
 from model.spec import ModelFolder
 
 from .cases import LoadedCase
+from .dicom.pixels import LoadedSeries
 from .domain import ArtifactName, Finding, Outcome, Stage
 from .observability import StageTimer
-from .reports import write_dicom
+from .reports import SegFile, write_seg, write_sr
 
 if TYPE_CHECKING:
     from model.backends.base import Backend
@@ -41,7 +43,7 @@ def produce(
     DICOM input gives SEG (proved against the mask) and SR, any input mask, measurements and
     preview. Raises what ``model.pipeline.segment`` raises, and ``SegMismatchError``.
     """
-    timer = StageTimer()
+    clock = _Clock(report)
     result = segment(
         case.volume,
         recipe.model.spec,
@@ -49,21 +51,43 @@ def produce(
         profile=recipe.profile,
         progress=lambda stage, fraction: report(Stage(stage), fraction),
     )
-    proof = None
-    if case.series is not None:
-        proof = write_dicom(case.series, result, recipe, out, timer, report)
-    report(Stage.STORE, 0.0)
-    with timer.stage(Stage.STORE):
+    seg = None if case.series is None else _write_dicom(case.series, result, recipe, out, clock)
+    with clock.stage(Stage.STORE):
         _write_files(case, result, recipe, out)
     return Finding(
         outcome=Outcome(result.outcome),
         measurements=result.measurements.to_dict(),
-        seconds=result.seconds | timer.seconds,
+        seconds=result.seconds | clock.seconds,
         engine=result.engine,
         applied=result.applied,
-        proof=proof,
-        notes=case.notes,
+        proof=seg and seg.proof.to_dict(),
+        notes=(*case.notes, *(seg.sources.notes if seg else ())),
     )
+
+
+class _Clock(StageTimer):
+    """Tells of each stage as it begins."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._report(Stage(name), 0.0)
+        with super().stage(name):
+            yield
+
+
+def _write_dicom(
+    loaded: LoadedSeries, result: Result, recipe: Recipe, out: Path, clock: _Clock
+) -> SegFile:
+    spec, key = recipe.model.spec, recipe.uid_key
+    with clock.stage(Stage.SEG):
+        seg = write_seg(loaded, result, spec, key, out / ArtifactName.SEG)
+    with clock.stage(Stage.SR):
+        write_sr(loaded, result, spec, key, seg=seg, path=out / ArtifactName.SR)
+    return seg
 
 
 def _write_files(case: LoadedCase, result: Result, recipe: Recipe, out: Path) -> None:

@@ -1,7 +1,7 @@
 """A tiny model, tiny images and whole containers, all made here."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -95,20 +95,23 @@ def write_series(
     *,
     modality: str = "CT",
     canary: str = "",
-    prefix: str = "image",
+    edit: Callable[[Dataset, int], None] | None = None,
 ) -> list[Path]:
     """One axial series, a file per slice. ``canary`` goes into every header value and file name
-    that can hold patient data."""
+    that can hold patient data; ``edit(dataset, index)`` changes slices."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for index, plane in enumerate(array):
-        path = folder / f"{prefix}{canary}{index:03d}.dcm"
-        _slice(plane, index, modality, canary, len(array)).save_as(path, enforce_file_format=True)
+        path = folder / f"image{canary}{index:03d}.dcm"
+        dataset = _slice(plane, index, modality, canary)
+        if edit is not None:
+            edit(dataset, index)
+        dataset.save_as(path, enforce_file_format=True)
         files.append(path)
     return files
 
 
-def _slice(plane: NDArray[np.int16], index: int, modality: str, canary: str, count: int) -> Dataset:
+def _slice(plane: NDArray[np.int16], index: int, modality: str, canary: str) -> Dataset:
     root = "1.2.826.0.1.3680043.8.498.77"
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -142,9 +145,10 @@ def _slice(plane: NDArray[np.int16], index: int, modality: str, canary: str, cou
     return dataset
 
 
-def make_zip(path: Path, files: dict[str, Path | bytes]) -> Path:
+def make_zip(path: Path, files: Mapping[str, Path | bytes] | list[Path]) -> Path:
+    named = files if isinstance(files, Mapping) else {file.name: file for file in files}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
+        for name, content in named.items():
             data = content if isinstance(content, bytes) else content.read_bytes()
             archive.writestr(name, data)
     return path
@@ -154,6 +158,22 @@ def make_nifti(path: Path, array: NDArray[np.int16] | None = None) -> Path:
     affine = np.diag([SIZE_MM, SIZE_MM, SIZE_MM, 1.0])
     write_nifti(path, phantom() if array is None else array, affine)
     return path
+
+
+class Made:
+    """The makers of this file, for tests to ask for."""
+
+    model = staticmethod(make_model)
+    phantom = staticmethod(phantom)
+    series = staticmethod(write_series)
+    zip = staticmethod(make_zip)
+    nifti = staticmethod(make_nifti)
+    patch = PATCH
+
+
+@pytest.fixture(scope="session")
+def made() -> Made:
+    return Made()
 
 
 @pytest.fixture(scope="session")
@@ -190,5 +210,4 @@ def container(settings: Settings) -> Iterator[Container]:
 
 @pytest.fixture
 def ct_zip(tmp_path: Path) -> Path:
-    files = write_series(tmp_path / "series", phantom())
-    return make_zip(tmp_path / "ct.zip", {file.name: file for file in files})
+    return make_zip(tmp_path / "ct.zip", write_series(tmp_path / "series", phantom()))
