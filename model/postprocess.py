@@ -52,9 +52,8 @@ def _tumour_inside_liver(mask: MaskArray, voxel_ml: float) -> tuple[MaskArray, s
     labels, sizes = _components(mask == TUMOUR)
     if len(sizes) == 1:
         return mask, None
-    near = _dilated(mask == LIVER)
     apart = np.ones(len(sizes), bool)
-    apart[np.unique(labels[near])] = False
+    apart[labels[_dilated(mask == LIVER)]] = False
     apart[0] = False
     sentence = (
         f"Removed {_parts(apart)} labelled tumour that do not touch the liver "
