@@ -15,9 +15,15 @@ CONFIG_KEY = "network"
 
 
 def save_checkpoint(path: Path, net: AQCFNet, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write the weights, rounded to ``dtype``, and the configuration that rebuilds the network."""
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in net.state_dict().items()}
-    save_file(tensors, path, metadata={CONFIG_KEY: net.config.model_dump_json()})
+    """Write the weights, rounded to ``dtype``, and the configuration that rebuilds the network.
+
+    A kill while it writes leaves the previous file whole.
+    """
+    state = net.state_dict()
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in state.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={CONFIG_KEY: net.config.model_dump_json()})
+    partial.replace(path)
 
 
 def load_network(path: Path) -> AQCFNet:
@@ -33,5 +39,6 @@ def load_network(path: Path) -> AQCFNet:
         net = AQCFNet(config)
         net.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ModelFolderError(f"{path.name} is not a checkpoint of this network: {error}") from error
+        message = f"{path.name} is not a checkpoint of this network: {error}"
+        raise ModelFolderError(message) from error
     return net.eval()

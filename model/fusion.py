@@ -45,7 +45,7 @@ class FusionBlock(nn.Module):
             return Fused(self.alone(ct), self.alone(mr), closed, closed)
         to_ct, gate_ct = self._admit(ct, self.context(ct, mr))
         to_mr, gate_mr = self._admit(mr, self.context(mr, ct))
-        fused_ct, fused_mr = (self.out(quaternion_cat(ct, to_ct)), self.out(quaternion_cat(mr, to_mr)))
+        fused_ct, fused_mr = self._join(ct, to_ct), self._join(mr, to_mr)
         if self.literal:
             return Fused(fused_ct, fused_mr, gate_ct, gate_mr)
         # Without this factor the absent stream fills with the other's features (eq. 10 would hold
@@ -55,7 +55,8 @@ class FusionBlock(nn.Module):
     def context(self, target: Tensor, source: Tensor) -> Tensor:
         """Raw cross-context of eq. (4)-(6)."""
         attention = torch.softmax(self.query(target) * self.key(source), dim=1)
-        return attention * self.value(source)
+        raw: Tensor = attention * self.value(source)
+        return raw
 
     def alone(self, x: Tensor) -> Tensor:
         """The collapse of eq. (10): the half of the output kernel that sees the stream itself."""
@@ -76,7 +77,7 @@ class FusionBlock(nn.Module):
         if weight.ndim == 6:
             return weight[:, :, : self.channels]
         # A real kernel sees the blocks of both maps in turn (quaternion_cat), so pick every other.
-        blocks = weight.unflatten(1, (4, 2, self.channels))
+        blocks: Tensor = weight.unflatten(1, (4, 2, self.channels))
         return blocks[:, :, 0].flatten(1, 2)
 
     def pruned(self, config: NetworkConfig) -> ConvBlock:
@@ -85,6 +86,11 @@ class FusionBlock(nn.Module):
         state = self.out.state_dict() | {"conv.weight": self.own_weight().detach().clone()}
         block.load_state_dict(state)
         return block
+
+    def _join(self, own: Tensor, context: Tensor) -> Tensor:
+        """``QConv_out`` of eq. (9)."""
+        joined: Tensor = self.out(quaternion_cat(own, context))
+        return joined
 
     def _admit(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The gated context and its gate, eq. (7)-(8)."""

@@ -2,7 +2,7 @@
 (section 3.2.3), and the graph that remains when one stream is absent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -47,7 +47,8 @@ class DecoderLevel(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         signal = F.interpolate(self.reduce(deep), scale_factor=2.0, mode="trilinear")
         gated = skip if self.gate is None else self.gate(skip, signal)
-        return self.second(self.first(quaternion_cat(signal, gated)))
+        merged: Tensor = self.second(self.first(quaternion_cat(signal, gated)))
+        return merged
 
 
 class Decoder(nn.Module):
@@ -113,7 +114,7 @@ class AQCFNet(nn.Module):
 
     def alone(self, modality: Modality, x: Tensor) -> Tensor:
         """One stream with the other absent, without computing the other (eq. 10)."""
-        fuse: list[Callable[[Tensor], Tensor]] = [block.alone for block in self._blocks()]
+        fuse = [block.alone for block in self._blocks()]
         return run_stream(
             self._encoder(modality), fuse, self._bottleneck(modality), self.decoders[modality], x
         )
@@ -173,7 +174,7 @@ class OneStreamNet(nn.Module):
 
 def run_stream(
     encoder: Encoder,
-    fuse: list[nn.Module] | list[Callable[[Tensor], Tensor]],
+    fuse: Sequence[Callable[[Tensor], Tensor]],
     bottleneck: nn.Module,
     decoder: nn.Module,
     x: Tensor,

@@ -83,7 +83,8 @@ class QuaternionConv(nn.Module):
             raise ConfigError(f"a convolution of rank {rank} does not exist; use 1, 2 or 3")
         inputs, outputs = quaternion_channels(in_channels), quaternion_channels(out_channels)
         pair = (inputs, outputs) if transposed else (outputs, inputs)
-        self.stride, self.padding, self.transposed, self.rank = stride, kernel // 2, transposed, rank
+        self.stride, self.padding = stride, kernel // 2
+        self.transposed, self.rank = transposed, rank
         self.weight = nn.Parameter(torch.empty(4, *pair, *([kernel] * rank)))
         polar_(self.weight, fan_in=in_channels * kernel**rank)
 

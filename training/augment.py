@@ -1,23 +1,22 @@
 """Draw one random patch of a sample: place, geometry, intensities (section 3.1.3)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from monai.transforms import Compose, RandBiasField, RandGaussianNoise, RandGaussianSmooth
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.array import RandBiasField, RandGaussianNoise, RandGaussianSmooth
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from model.spec import ModalitySpec
-from model.types import LIVER, TUMOUR, ImageArray, MaskArray, Modality
+from model.types import LIVER, TUMOUR, ImageArray, MaskArray, Modality, SpacingZYX
 
 from .config import AugmentConfig
+from .sample import Quality, Sample
 from .synthetic import add_tumours
-
-if TYPE_CHECKING:
-    from .data import Sample
 
 Matrix = NDArray[np.float64]
 _CURVE = np.array([0.0, 0.12, 0.3, 0.5, 0.7, 1.0])
@@ -29,7 +28,7 @@ class Draw:
 
     image: ImageArray
     label: MaskArray
-    quality: str
+    quality: Quality
     case: str
 
 
@@ -40,16 +39,15 @@ class Augment:
         self._config, self._modality = config, modality
         self._patch, self._spacing_mm = spec.patch, spec.spacing_mm
 
-    def __call__(self, sample: "Sample", rng: Generator, *, borrowed: bool = False) -> Draw:
+    def __call__(self, sample: Sample, rng: Generator, *, borrowed: bool = False) -> Draw:
         centre = self._centre(sample, rng)
         image, label = self._cut(sample, centre, rng)
-        quality: str = sample.quality
-        if quality != "full" and rng.random() < self._config.synthetic_tumours and LIVER in label:
-            image, label = add_tumours(image, label, sample.modality, sample.spacing_mm, rng)
-        image = self._intensity(image, rng, borrowed)
-        return Draw(image, label, quality, sample.name)
+        grows = sample.quality != "full" and rng.random() < self._config.synthetic_tumours
+        if grows and LIVER in label:
+            image, label = add_tumours(image, label, sample.modality, self._spacing_mm, rng)
+        return Draw(self._intensity(image, rng, borrowed), label, sample.quality, sample.name)
 
-    def _centre(self, sample: "Sample", rng: Generator) -> NDArray[np.int64]:
+    def _centre(self, sample: Sample, rng: Generator) -> NDArray[np.int64]:
         """A voxel of tumour or liver (each half of the time, where both are), or any."""
         shape = np.array(sample.image.shape)
         if rng.random() < self._config.foreground:
@@ -57,11 +55,12 @@ class Augment:
             voxel = sample.voxel(wanted, rng)
             if voxel is not None:
                 quarter = np.array(self._patch) // 4
-                return np.clip(voxel + rng.integers(-quarter, quarter + 1), 0, shape - 1)
-        return rng.integers(0, shape)
+                moved = voxel + rng.integers(-quarter, quarter + 1)
+                return np.asarray(np.clip(moved, 0, shape - 1))
+        return np.asarray(rng.integers(0, shape))
 
     def _cut(
-        self, sample: "Sample", centre: NDArray[np.int64], rng: Generator
+        self, sample: Sample, centre: NDArray[np.int64], rng: Generator
     ) -> tuple[ImageArray, MaskArray]:
         """Sample the patch around ``centre``, through a random affine where one is configured."""
         shape, patch = np.array(sample.image.shape), np.array(self._patch)
@@ -69,30 +68,29 @@ class Augment:
         matrix = self._matrix(sample.spacing_mm, rng)
         middle = start + (patch - 1) / 2
         box, offset = _support(matrix, middle, patch, shape)
-        place = {"matrix": matrix, "offset": offset, "output_shape": self._patch, "mode": "constant"}
+        place: dict[str, Any] = {"matrix": matrix, "offset": offset, "output_shape": self._patch}
         image = sample.image[box].astype(np.float32)
         return (
-            ndimage.affine_transform(image, order=1, **place),
-            ndimage.affine_transform(sample.label[box], order=0, **place),
+            ndimage.affine_transform(image, order=1, mode="constant", **place),
+            ndimage.affine_transform(sample.label[box], order=0, mode="constant", **place),
         )
 
-    def _matrix(self, spacing_mm: tuple[float, float, float], rng: Generator) -> Matrix:
+    def _matrix(self, spacing_mm: SpacingZYX, rng: Generator) -> Matrix:
         """Patch voxel offsets to sample voxel offsets: flips, quarter turns in the slice, small
-        rotations and anisotropic scaling in mm."""
+        rotations and anisotropic scaling, all in mm."""
         config = self._config
-        matrix = np.eye(3)
-        turn = zoom = np.eye(3)
+        motion = turn = zoom = np.eye(3)
         for axis in config.flip_axes:
-            matrix[axis, axis] = rng.choice([-1.0, 1.0])
+            motion = _flip(axis, rng.choice([-1.0, 1.0])) @ motion
         if config.rotate90:
-            matrix = _quarter_turn(int(rng.integers(4))) @ matrix
+            motion = _quarter_turn(int(rng.integers(4))) @ motion
         if config.rotate_degrees or config.scale:
             angles = rng.normal(0.0, config.rotate_degrees / 2, 3)
             angles[1:] /= 2  # mostly about the long axis of the body
             turn = Rotation.from_euler("zyx", angles, degrees=True).as_matrix()[::-1, ::-1]
             zoom = np.diag(np.exp(_common_and_own(config.scale, rng)))
-        to_mm, from_mm = np.diag(self._spacing_mm), np.diag(1 / np.array(spacing_mm))
-        return np.asarray(from_mm @ turn @ zoom @ to_mm @ matrix)
+        # One quotient per entry: exactly 1 for equal spacings, so that an identity stays one.
+        return turn @ zoom @ motion * np.divide.outer(self._spacing_mm, spacing_mm).T
 
     def _intensity(self, image: ImageArray, rng: Generator, borrowed: bool) -> ImageArray:
         config = self._config
@@ -107,11 +105,11 @@ class Augment:
             shift = rng.uniform(-1, 1) * config.shift_intensity
             stretch = 1 + rng.uniform(-1, 1) * config.shift_intensity
             image = np.where(body, image * stretch + shift, image)
-        return np.clip(image, 0, 1, dtype=np.float32)
+        return np.asarray(np.clip(image, 0, 1), np.float32)
 
     def _random_fields(self) -> Compose:
         config = self._config
-        steps: list[object] = []
+        steps: list[Any] = []
         if config.blur:
             sigma = (0.2, config.blur)
             steps.append(RandGaussianSmooth(sigma, sigma, sigma, prob=0.2))
@@ -139,6 +137,12 @@ def _support(
     return box, middle - low - matrix @ half
 
 
+def _flip(axis: int, sign: float) -> Matrix:
+    signs = np.ones(3)
+    signs[axis] = sign
+    return np.diag(signs)
+
+
 def _quarter_turn(count: int) -> Matrix:
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][count]
     return np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]], dtype=np.float64)
@@ -149,4 +153,4 @@ def _curve(image: ImageArray, rng: Generator) -> ImageArray:
     values = np.concatenate([[0.0], np.clip(rng.normal(_CURVE[1:], 0.3), 0.0, 1.0)])
     if rng.random() < 0.4:
         values[1:] = 1.0 - values[1:] * rng.uniform(0.5, 1.0)
-    return np.interp(image, _CURVE, values).astype(np.float32)
+    return np.asarray(np.interp(image, _CURVE, values), np.float32)

@@ -1,38 +1,47 @@
 """TrainConfig: everything that changes a run, read from one YAML file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from model.errors import ConfigError
 from model.spec import Frozen, ModalitySpec, NetworkConfig, PostprocessRules, Profile
-from model.types import MODALITIES, Modality
+from model.types import MODALITIES, Modality, SpacingZYX
+
+Probability: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class DataConfig(Frozen):
     """Which cases: ``root`` holds ``cases.json`` and ``{ct,mr}/<case>/{image,label}.nii.gz``.
 
-    ``validate_cases`` are held out with every other case of the same patients. ``spacings_mm`` gives a
-    case (z, y, x) spacing where its header has lost it. ``phantoms`` synthetic volumes per modality
-    join the training cases. ``weights`` sets how often a case is drawn (default 1).
+    ``validate_cases`` are held out with every other case of the same patients. ``spacings_mm``
+    gives a case (z, y, x) spacing where its header has lost it. ``phantoms`` synthetic volumes per
+    modality join the training cases. ``weights`` sets how often a case is drawn (default 1).
     """
 
     root: Path = Path("../shared/data")
     validate_cases: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    spacings_mm: dict[str, tuple[float, float, float]] = {}
-    weights: dict[str, float] = {}
-    phantoms: int = 0
-    phantom_weight: float = 0.25
+    spacings_mm: dict[str, SpacingZYX] = Field(default_factory=dict)
+    weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    phantoms: NonNegativeInt = 0
+    phantom_weight: PositiveFloat = 0.25
 
 
 class AugmentConfig(Frozen):
     """Random transforms, each modality by itself (section 3.1.3). Axes are (z, y, x)."""
 
-    foreground: float = 0.7  # probability that a patch is centred on liver or tumour
-    flip_axes: tuple[int, ...] = (0, 1, 2)
+    foreground: Probability = 0.7  # probability that a patch is centred on liver or tumour
+    flip_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
     rotate90: bool = True
     rotate_degrees: float = 0.0
     scale: float = 0.0
@@ -41,9 +50,9 @@ class AugmentConfig(Frozen):
     noise: float = 0.0
     blur: float = 0.0
     bias_field: float = 0.0  # MR only
-    remap: float = 0.0  # probability of a random smooth intensity curve, MR only
-    borrow_ct: float = 0.0  # probability that the MR patch is a CT patch with remapped intensities
-    synthetic_tumours: float = 0.0  # probability, in healthy, pseudo and merged livers
+    remap: Probability = 0.0  # probability of a random smooth intensity curve, MR only
+    borrow_ct: Probability = 0.0  # ... that the MR patch is a CT patch with remapped intensities
+    synthetic_tumours: Probability = 0.0  # probability, in healthy, pseudo and merged livers
 
 
 class OptimiserConfig(Frozen):
@@ -58,11 +67,13 @@ class OptimiserConfig(Frozen):
     warmup: int = 0
     cooldown: int = 0
     clip_norm: float | None = None
-    ema: float = 0.0  # decay of the averaged weights that are validated and exported; 0 is off
+    # Decay of the averaged weights that are validated and exported; 0 is off.
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
 class TrainConfig(Frozen):
-    """One run. An epoch is ``steps_per_epoch`` steps; validation and checkpoint follow each."""
+    """One run. An epoch is ``steps_per_epoch`` steps and ends with validation and a checkpoint;
+    another checkpoint follows every ``checkpoint_every`` steps."""
 
     name: str
     seed: int = 0
@@ -74,20 +85,21 @@ class TrainConfig(Frozen):
     validation_profile: str = "fast"
     augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
-    batch_size: int = 1
-    epochs: int = 200
-    steps_per_epoch: int = 250
-    exchange_dropout: float = 0.0
+    batch_size: PositiveInt = 1
+    epochs: PositiveInt = 200
+    steps_per_epoch: PositiveInt = 250
+    exchange_dropout: Probability = 0.0
     pseudo_weight: float = 0.5
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: str = "auto"
-    devices: int = 1
-    checkpoint_every: int = 50
+    devices: PositiveInt = 1
+    checkpoint_every: PositiveInt = 50
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
-        if len(self.modalities) != len(MODALITIES):
-            raise ValueError(f"modalities must be {', '.join(MODALITIES)}")
+        for name, given in (("modalities", self.modalities), ("postprocess", self.postprocess)):
+            if len(given) != len(MODALITIES):
+                raise ValueError(f"{name} must be {', '.join(MODALITIES)}")
         orientations = {spec.orientation for spec in self.modalities.values()}
         if self.augment.borrow_ct and len(orientations) > 1:
             raise ValueError("augment.borrow_ct needs one orientation for both modalities")

@@ -2,34 +2,45 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from model.errors import ConfigError, InputError
 from model.nifti import read_nifti
 from model.preprocess import prepare, resample_label
 from model.spec import ModalitySpec
-from model.types import LIVER, MODALITIES, TUMOUR, MaskArray, Modality
+from model.types import MODALITIES, MaskArray, Modality, SpacingZYX
 from model.volume import Volume
 
 from .augment import Augment, Draw
 from .config import DataConfig, TrainConfig
+from .sample import Quality, Sample
 from .synthetic import phantom
 
-Quality = Literal["full", "merged", "healthy", "pseudo"]
+INDEX = "cases.json"
+TEST = "test"  # the role of cases that neither train nor validate
+_CACHE_VERSION = 1  # raise when preprocessing gives other arrays
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
+
+Arrays: TypeAlias = tuple[NDArray[np.float16], MaskArray]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled volume on disk."""
+    """One labelled volume on disk. ``spacing_mm`` is set where the header has lost it."""
 
     name: str
     modality: Modality
@@ -39,35 +50,7 @@ class Case:
     role: str
     image: Path
     label: Path
-    spacing_mm: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A preprocessed case: ``image`` float16 in [0, 1], ``label`` uint8, both ``(z, y, x)``."""
-
-    name: str
-    modality: Modality
-    quality: Quality
-    image: NDArray[np.float16]
-    label: MaskArray
-    spacing_mm: tuple[float, float, float]
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        flat = {value: np.flatnonzero(self.label == value) for value in (LIVER, TUMOUR)}
-        object.__setattr__(self, "_flat", flat)
-
-    @property
-    def has_tumour(self) -> bool:
-        return len(self._flat[TUMOUR]) > 0  # type: ignore[attr-defined, no-any-return]
-
-    def voxel(self, value: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
-        """A random voxel ``(z, y, x)`` with that label, if there is one."""
-        flat = self._flat[value]  # type: ignore[attr-defined]
-        if not len(flat):
-            return None
-        return np.array(np.unravel_index(flat[rng.integers(len(flat))], self.label.shape))
+    spacing_mm: SpacingZYX | None = None
 
 
 @dataclass(frozen=True)
@@ -76,17 +59,22 @@ class Batch:
 
     images: dict[Modality, Tensor]
     labels: dict[Modality, Tensor]
-    quality: dict[Modality, list[str]]
+    quality: dict[Modality, list[Quality]]
     cases: dict[Modality, list[str]]
     exchange: bool
 
 
 def list_cases(data: DataConfig) -> list[Case]:
-    """The cases of ``cases.json``; raises ``ConfigError`` for a missing root, file or case."""
-    index = data.root / "cases.json"
+    """The cases of ``cases.json``.
+
+    Raises ``ConfigError`` for a missing root or file, an entry that is not valid, and a case that
+    the configuration names but the index does not.
+    """
+    index = data.root / INDEX
     if not index.is_file():
-        raise ConfigError(f"{index} does not exist; data.root must hold cases.json")
-    cases = [_case(data, row) for row in json.loads(index.read_text(encoding="utf-8"))]
+        raise ConfigError(f"{index} does not exist; data.root must hold {INDEX}")
+    rows = json.loads(index.read_text(encoding="utf-8"))
+    cases = [_case(data, _entry(row, index)) for row in rows]
     names = {case.name for case in cases}
     for name in (*data.validate_cases, *data.exclude, *data.weights, *data.spacings_mm):
         if name not in names:
@@ -95,13 +83,14 @@ def list_cases(data: DataConfig) -> list[Case]:
 
 
 def split(cases: Sequence[Case], data: DataConfig) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases; no patient is in both, test cases in neither.
+    """Training and validation cases; no patient is in both, patients of test cases in neither.
 
     A case whose geometry is lost, or whose label is another model's, never validates.
     """
+    tested = {case.patient for case in cases if case.role == TEST}
     held = {case.patient for case in cases if case.name in data.validate_cases}
-    train = [c for c in cases if c.patient not in held and c.role != "test"]
-    validate = [c for c in cases if c.patient in held and c.quality != "pseudo"]
+    train = [c for c in cases if c.patient not in held | tested]
+    validate = [c for c in cases if c.patient in held - tested and _validates(c)]
     for modality in MODALITIES:
         if not any(c.modality == modality for c in train):
             raise ConfigError(f"no {modality} case is left to train on")
@@ -124,9 +113,7 @@ def read_case(case: Case) -> tuple[Volume, MaskArray]:
             code="label_mismatch",
         )
     if case.spacing_mm is not None:
-        affine = volume.affine.copy()
-        affine[:3, :3] *= np.array(case.spacing_mm[::-1]) / np.array(volume.spacing_mm[::-1])
-        volume = Volume(volume.array, affine, volume.modality)
+        volume = _respaced(volume, case.spacing_mm)
     return volume, label.array.astype(np.uint8)
 
 
@@ -134,9 +121,7 @@ def prepare_sample(
     name: str, volume: Volume, label: MaskArray, quality: Quality, spec: ModalitySpec
 ) -> Sample:
     """Preprocess by the deployed code."""
-    prepared = prepare(volume, spec)
-    mask = resample_label(label, volume.affine, prepared)
-    image = prepared.array.astype(np.float16)
+    image, mask = _preprocess(volume, label, spec)
     return Sample(name, volume.modality, quality, image, mask, spec.spacing_mm)
 
 
@@ -144,26 +129,19 @@ def load_samples(
     cases: Sequence[Case], config: TrainConfig, cache: Path, tell: Callable[[int, int], None]
 ) -> list[Sample]:
     """Preprocessed training samples, read from ``cache`` where they lie there already."""
+    numbers = range(config.data.phantoms)
+    makers: list[Callable[[], Sample]] = [
+        *(partial(_real_sample, case, config, cache) for case in cases),
+        *(partial(_phantom_sample, m, n, config, cache) for m in MODALITIES for n in numbers),
+    ]
     samples = []
-    total = len(cases) + 2 * config.data.phantoms
-    for number, case in enumerate(cases):
-        spec = config.modalities[case.modality]
-        key = f"{spec.model_dump_json()}{case.spacing_mm}{case.image.stat().st_mtime_ns}"
-        sample = _cached(cache, case.name, key, lambda c=case, s=spec: _load_case(c, s))  # type: ignore[misc]
-        samples.append(_weighted(sample, config.data.weights.get(case.name, 1.0)))
-        tell(number + 1, total)
-    for modality in MODALITIES:
-        for number in range(config.data.phantoms):
-            spec = config.modalities[modality]
-            name = f"{modality}/phantom_{number:03d}"
-            key = f"{spec.model_dump_json()}{config.seed}"
-            make = lambda m=modality, n=number, s=spec: _phantom(m, config.seed + n, s)  # noqa: E731
-            samples.append(_weighted(_cached(cache, name, key, make), config.data.phantom_weight))
-            tell(len(samples), total)
+    for make in makers:
+        samples.append(make())
+        tell(len(samples), len(makers))
     return samples
 
 
-class Batches(torch.utils.data.Dataset[Batch]):
+class Batches:
     """Batch number ``step``: a function of the seed and the step alone, so resuming is exact."""
 
     def __init__(self, samples: Sequence[Sample], config: TrainConfig, rank: int = 0) -> None:
@@ -175,31 +153,37 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return self._config.steps
 
     def __getitem__(self, step: int) -> Batch:
-        draws = {m: self._draw(m, step) for m in MODALITIES}
+        draws = {m: self._draws(m, step) for m in MODALITIES}
         rng = np.random.default_rng((self._config.seed, step, 2))  # the same on every rank
         return Batch(
-            images={m: torch.from_numpy(np.stack([d.image for d in ds]))[:, None] for m, ds in draws.items()},
-            labels={m: torch.from_numpy(np.stack([d.label for d in ds])) for m, ds in draws.items()},
+            images={m: _stack([d.image for d in ds])[:, None] for m, ds in draws.items()},
+            labels={m: _stack([d.label for d in ds]) for m, ds in draws.items()},
             quality={m: [d.quality for d in ds] for m, ds in draws.items()},
             cases={m: [d.case for d in ds] for m, ds in draws.items()},
             exchange=bool(rng.random() >= self._config.exchange_dropout),
         )
 
-    def _draw(self, modality: Modality, step: int) -> list[Draw]:
+    def _draws(self, modality: Modality, step: int) -> list[Draw]:
         number = MODALITIES.index(modality)
-        draws = []
-        for item in range(self._config.batch_size):
-            rng = np.random.default_rng((self._config.seed, step, number, self._rank, item))
-            borrow = modality == "mr" and rng.random() < self._config.augment.borrow_ct
-            pool = self._samples["ct" if borrow else modality]
-            weights = np.array([s.weight for s in pool])
-            sample = pool[rng.choice(len(pool), p=weights / weights.sum())]
-            draws.append(self._augment[modality](sample, rng, borrowed=borrow))
-        return draws
+        seeds = [(self._config.seed, step, number, self._rank, i) for i in range(self._size)]
+        return [self._draw(modality, np.random.default_rng(seed)) for seed in seeds]
+
+    def _draw(self, modality: Modality, rng: Generator) -> Draw:
+        borrowed = modality == "mr" and rng.random() < self._config.augment.borrow_ct
+        pool = self._samples["ct" if borrowed else modality]
+        weights = np.array([s.weight for s in pool])
+        sample = pool[rng.choice(len(pool), p=weights / weights.sum())]
+        return self._augment[modality](sample, rng, borrowed=borrowed)
+
+    @property
+    def _size(self) -> int:
+        return self._config.batch_size
 
 
-def prefetch(batches: Batches, start: int, stop: int):  # type: ignore[no-untyped-def]
+def prefetch(batches: Batches, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
     """Batches ``start`` to ``stop``, the next one made while the current one is used."""
+    if start >= stop:
+        return
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batches.__getitem__, start)
         for step in range(start, stop):
@@ -209,52 +193,86 @@ def prefetch(batches: Batches, start: int, stop: int):  # type: ignore[no-untype
             yield step, batch
 
 
-def _case(data: DataConfig, row: dict[str, str]) -> Case:
-    name = row["case"]
+class _Entry(BaseModel):
+    """One row of ``cases.json``; it may say more than is read here."""
+
+    case: str
+    modality: Modality
+    patient: str
+    labels: Quality
+    licence: str
+    role: str = "develop"
+
+
+def _entry(row: dict[str, object], index: Path) -> _Entry:
+    try:
+        return _Entry.model_validate(row)
+    except ValidationError as error:
+        raise ConfigError(f"{index}, case {row.get('case')!r}: {error}") from error
+
+
+def _case(data: DataConfig, entry: _Entry) -> Case:
+    name = entry.case
     folder = data.root / name
     image, label = folder / "image.nii.gz", folder / "label.nii.gz"
     for file in (image, label):
         if not file.is_file():
             raise ConfigError(f"case {name!r}: {file} does not exist")
     return Case(
-        name, row["modality"], row["patient"], row["labels"], row["licence"], row["role"],  # type: ignore[arg-type]
+        name, entry.modality, entry.patient, entry.labels, entry.licence, entry.role,
         image, label, data.spacings_mm.get(name),
     )  # fmt: skip
 
 
-def _load_case(case: Case, spec: ModalitySpec) -> Sample:
-    volume, label = read_case(case)
-    return prepare_sample(case.name, volume, label, case.quality, spec)
+def _validates(case: Case) -> bool:
+    return case.quality != "pseudo" and case.spacing_mm is None
 
 
-def _phantom(modality: Modality, seed: int, spec: ModalitySpec) -> Sample:
-    rng = np.random.default_rng((seed, MODALITIES.index(modality)))
-    volume, label = phantom(modality, rng)
-    return prepare_sample(f"{modality}/phantom", volume, label, "full", spec)
+def _respaced(volume: Volume, spacing_mm: SpacingZYX) -> Volume:
+    affine = volume.affine.copy()
+    affine[:3, :3] *= np.array(spacing_mm[::-1]) / np.array(volume.spacing_mm[::-1])
+    return Volume(volume.array, affine, volume.modality)
 
 
-def _cached(cache: Path, name: str, key: str, make: Callable[[], Sample]) -> Sample:
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+def _preprocess(volume: Volume, label: MaskArray, spec: ModalitySpec) -> Arrays:
+    prepared = prepare(volume, spec)
+    return prepared.array.astype(np.float16), resample_label(label, volume.affine, prepared)
+
+
+def _real_sample(case: Case, config: TrainConfig, cache: Path) -> Sample:
+    spec = config.modalities[case.modality]
+    stamps = [file.stat().st_mtime_ns for file in (case.image, case.label)]
+    key = f"{spec.model_dump_json()}{case.spacing_mm}{stamps}"
+    arrays = _cached(cache, case.name, key, lambda: _preprocess(*read_case(case), spec))
+    weight = config.data.weights.get(case.name, 1.0)
+    return Sample(case.name, case.modality, case.quality, *arrays, spec.spacing_mm, weight)
+
+
+def _phantom_sample(modality: Modality, number: int, config: TrainConfig, cache: Path) -> Sample:
+    spec, name = config.modalities[modality], f"{modality}/phantom_{number:03d}"
+    rng = np.random.default_rng((config.seed + number, MODALITIES.index(modality)))
+    key = f"{spec.model_dump_json()}{config.seed}"
+    arrays = _cached(cache, name, key, lambda: _preprocess(*phantom(modality, rng), spec))
+    return Sample(name, modality, "full", *arrays, spec.spacing_mm, config.data.phantom_weight)
+
+
+def _cached(cache: Path, name: str, key: str, make: Callable[[], Arrays]) -> Arrays:
+    """What ``make`` gives, kept on disk under ``name`` and ``key``; a damaged file is made anew."""
+    digest = hashlib.sha256(f"{_CACHE_VERSION}{key}".encode()).hexdigest()[:16]
     file = cache / f"{name.replace('/', '_')}-{digest}.npz"
     if file.is_file():
-        with np.load(file, allow_pickle=False) as z:
-            return Sample(
-                name, str(z["modality"]), str(z["quality"]), z["image"], z["label"],  # type: ignore[arg-type]
-                tuple(z["spacing_mm"].tolist()),
-            )  # fmt: skip
-    sample = make()
+        try:
+            with np.load(file, allow_pickle=False) as kept:
+                return kept["image"], kept["label"]
+        except _UNREADABLE:
+            file.unlink()
+    image, label = make()
     cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial.npz")
-    np.savez(
-        partial, image=sample.image, label=sample.label, modality=sample.modality,
-        quality=sample.quality, spacing_mm=np.array(sample.spacing_mm),
-    )  # fmt: skip
-    partial.rename(file)
-    return sample
+    partial_file = file.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez(partial_file, image=image, label=label)
+    partial_file.replace(file)
+    return image, label
 
 
-def _weighted(sample: Sample, weight: float) -> Sample:
-    return Sample(
-        sample.name, sample.modality, sample.quality, sample.image, sample.label,
-        sample.spacing_mm, weight,
-    )  # fmt: skip
+def _stack(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

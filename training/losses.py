@@ -1,5 +1,8 @@
 """The joint loss (section 3.3.1, eq. 12-15) and what incomplete labels contribute to it."""
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,6 +10,7 @@ from torch.nn import functional as F
 from model.types import TUMOUR
 
 EPSILON = 1.0
+Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def dice_ce(logits: Tensor, label: Tensor, *, epsilon: float = EPSILON) -> Tensor:
@@ -28,9 +32,12 @@ def merged_dice_ce(logits: Tensor, label: Tensor, *, epsilon: float = EPSILON) -
     return loss - given_liver.sum() / label.numel()
 
 
-def case_loss(logits: Tensor, label: Tensor, quality: list[str], pseudo_weight: float) -> Tensor:
+def case_loss(
+    logits: Tensor, label: Tensor, quality: Sequence[str], pseudo_weight: float
+) -> Tensor:
     """Loss of one modality's batch: ``full`` and ``healthy`` labels by eq. 13-15, ``merged`` ones
-    merged, ``pseudo`` ones with ``pseudo_weight``; the mean over the samples that each rule sees."""
+    merged, ``pseudo`` ones by eq. 13-15 times ``pseudo_weight``. Each rule sees its samples as one
+    batch and counts by their share."""
     total = logits.new_zeros((), dtype=torch.float32)
     for rule, weight, members in _rules(quality, pseudo_weight):
         if members:
@@ -39,12 +46,18 @@ def case_loss(logits: Tensor, label: Tensor, quality: list[str], pseudo_weight: 
     return total
 
 
-def _rules(quality: list[str], pseudo_weight: float):  # type: ignore[no-untyped-def]
-    index = {name: [i for i, q in enumerate(quality) if q == name] for name in set(quality)}
+def _rules(
+    quality: Sequence[str], pseudo_weight: float
+) -> tuple[tuple[Rule, float, list[int]], ...]:
+    """Rule, weight, and the samples it is for."""
+
+    def having(*names: str) -> list[int]:
+        return [i for i, name in enumerate(quality) if name in names]
+
     return (
-        (dice_ce, 1.0, index.get("full", []) + index.get("healthy", [])),
-        (merged_dice_ce, 1.0, index.get("merged", [])),
-        (dice_ce, pseudo_weight, index.get("pseudo", [])),
+        (dice_ce, 1.0, having("full", "healthy")),
+        (merged_dice_ce, 1.0, having("merged")),
+        (dice_ce, pseudo_weight, having("pseudo")),
     )
 
 

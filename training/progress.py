@@ -1,7 +1,5 @@
 """What a person sees of a run: a bar with losses and validation Dice, or plain lines in a log."""
 
-from __future__ import annotations
-
 import time
 
 from rich.console import Console
@@ -9,9 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    from .evaluate import CaseScore
+from .evaluate import CaseScore
 
 _LINE_EVERY = 50
 
@@ -54,8 +50,13 @@ class Progress:
         self._bar.update(self._task, description=f"validating {case}")
 
     def validated(self, step: int, scores: list[CaseScore]) -> None:
-        table = Table("case", "liver Dice", "tumour Dice", title=f"validation at step {step}")
-        for score in scores:
-            tumour = "-" if score.tumour_dice is None else f"{score.tumour_dice:.3f}"
-            table.add_row(score.case, f"{score.liver_dice:.3f}", tumour)
-        self.console.print(table)
+        self.console.print(score_table(scores, f"validation at step {step}"))
+
+
+def score_table(scores: list[CaseScore], title: str) -> Table:
+    """A line per case."""
+    table = Table("case", "liver Dice", "HD95 mm", "tumour Dice", title=title)
+    for score in scores:
+        tumour = "-" if score.tumour_dice is None else f"{score.tumour_dice:.3f}"
+        table.add_row(score.case, f"{score.liver_dice:.3f}", f"{score.liver_hd95_mm:.1f}", tumour)
+    return table

@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-mpl.use("Agg")
+from model.types import MODALITIES
+
+STEPS_CSV, CASES_CSV, CURVES = "steps.csv", "validation.csv", "curves.png"
 
 
 def append_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -31,16 +32,26 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def forget_after(path: Path, step: int) -> None:
+    """Drop the rows of later steps: a run that goes on from ``step`` writes them again."""
+    rows = read_csv(path)
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if len(kept) < len(rows):
+        path.unlink()
+        append_csv(path, kept)
+
+
 def draw_curves(run: Path) -> Path:
     """``curves.png``: training loss and validation liver Dice over steps (figure 4)."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    steps = read_csv(run / "steps.csv")
-    for name in ("ct", "mr"):
-        left.plot([int(r["step"]) for r in steps], _smooth([float(r[name]) for r in steps]), label=name)
+    rows = read_csv(run / STEPS_CSV)
+    steps = [int(row["step"]) for row in rows]
+    for name in MODALITIES:
+        left.plot(steps, _smooth([float(row[name]) for row in rows]), label=name)
     left.set(xlabel="step", ylabel="Dice + cross-entropy", title="training loss (smoothed)")
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for row in read_csv(run / "validation.csv"):
+    for row in read_csv(run / CASES_CSV):
         curves[row["case"]].append((int(row["step"]), float(row["liver_dice"])))
     for case, points in curves.items():
         right.plot(*zip(*points, strict=True), marker=".", label=case)
@@ -49,7 +60,7 @@ def draw_curves(run: Path) -> Path:
         if axes.lines:
             axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
-    path = run / "curves.png"
+    path = run / CURVES
     figure.savefig(path, dpi=110)
     return path
 
