@@ -18,7 +18,6 @@ from .types import Modality
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
-FORMAT = 1
 STAGES = 4
 DIVISOR = 2**STAGES  # four halvings: every patch side is a multiple of this
 
@@ -143,7 +142,7 @@ TUMOUR_LABEL = Label(
 class ModelSpec(Frozen):
     """The manifest of a model folder."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
     description: str = ""

@@ -13,7 +13,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, such as training/configs/small.yaml")]
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="YAML file, such as training/configs/small.yaml")
+]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/small")]
 
 
@@ -48,12 +50,13 @@ def export(
     to: Annotated[Path, typer.Option(help="Model folder to write, such as model/zoo/small")],
     weights: Annotated[str, typer.Option(help="best or last")] = "best",
     version: Annotated[str, typer.Option(help="Version of the model")] = "1.0.0",
+    notes: Annotated[Path | None, typer.Option(help="Markdown that ends the model card")] = None,
     torchscript: Annotated[bool, typer.Option(help="Write ct.ts and mr.ts too")] = False,
 ) -> None:
     """Write a model folder (weights, ONNX, manifest, card); refused when parity fails."""
     from .run import export_run  # noqa: PLC0415
 
-    export_run(run, to, weights=weights, version=version, torchscript=torchscript)
+    export_run(run, to, weights=weights, version=version, notes=notes, torchscript=torchscript)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from model.backends.torch import TorchBackend
 from model.metrics import dice, hd95_mm, mean_surface_distance_mm
 from model.network import AQCFNet
 from model.pipeline import Result, segment
+from model.render import preview
 from model.spec import ModelSpec
 from model.types import TUMOUR, MaskArray, Modality
 from model.volume import Volume
@@ -52,7 +53,9 @@ def validate(
     net: AQCFNet, cases: Sequence[Case], config: TrainConfig, tell: Callable[[str], None]
 ) -> list[CaseScore]:
     """Score ``cases`` with the network in memory, with ``config.validation_profile``."""
-    backends = {m: TorchBackend(net.one_stream(m), spec.patch) for m, spec in config.modalities.items()}
+    backends = {
+        m: TorchBackend(net.one_stream(m), spec.patch) for m, spec in config.modalities.items()
+    }
     spec = draft_spec(config)
     return evaluate(lambda m: backends[m], spec, cases, tell, profile=config.validation_profile)
 
@@ -74,8 +77,6 @@ def evaluate(
         result = segment(volume, spec, backend(case.modality), profile=profile)
         scores.append(score(case, volume, reference, result))
         if pictures is not None:
-            from model.render import preview  # noqa: PLC0415
-
             pictures.mkdir(parents=True, exist_ok=True)
             name = case.name.replace("/", "_") + ".png"
             (pictures / name).write_bytes(preview(volume, result.mask))
