@@ -20,7 +20,8 @@ from pydicom.uid import (
 
 FileBytes: TypeAlias = bytes | mmap.mmap
 PIXEL_TAGS = {(0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010)}
-MAX_INFLATED = 2**31  # bytes; a deflated data set beyond this is refused
+MAX_INFLATED = 2**29  # bytes; a deflated data set beyond this is refused
+SMALL_INFLATED, MAX_RATIO = 2**26, 100  # and beyond this ratio once it is no longer small
 UNDEFINED = 0xFFFFFFFF
 PREFIX = 132
 
@@ -30,7 +31,7 @@ class NotDicomError(Exception):
 
 
 class TooLargeError(Exception):
-    """The file unpacks to more than ``MAX_INFLATED``."""
+    """The file unpacks to more than is plausible."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Parsed:
     little_endian: bool
     pixels: PixelSpan | None
     size: int  # bytes of the file, or of the inflated data set
+    marked: bool  # has the DICM prefix
 
 
 def parse(path: Path, tags: list[str] | None) -> Parsed:
@@ -86,7 +88,7 @@ def read_bytes(path: Path) -> FileBytes:
 
 def looks_like_dicom(data: FileBytes) -> bool:
     """``DICM`` after the preamble, or, without one, an element of group 2 or 8 at the start."""
-    if data[128:132] == b"DICM":
+    if has_prefix(data):
         return True
     head = bytes(data[:8])
     return len(head) == 8 and (
@@ -95,9 +97,13 @@ def looks_like_dicom(data: FileBytes) -> bool:
     )
 
 
+def has_prefix(data: FileBytes) -> bool:
+    return data[128:132] == b"DICM"
+
+
 def is_deflated(data: FileBytes) -> bool:
     """Whether the file meta names Deflated Explicit VR Little Endian."""
-    return data[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in data[:1024]
+    return has_prefix(data) and DeflatedExplicitVRLittleEndian.encode() in data[:1024]
 
 
 def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
@@ -108,7 +114,7 @@ def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
     declared = str(dataset.file_meta.get("TransferSyntaxUID", "")).strip()
     syntax = declared or _plain_syntax(bool(implicit), bool(little))
     pixels = _locate(data, stream.tell(), bool(implicit), bool(little))
-    return Parsed(dataset, syntax, bool(little), pixels, len(data))
+    return Parsed(dataset, syntax, bool(little), pixels, len(data), has_prefix(data))
 
 
 def _parse_deflated(data: FileBytes, tags: list[str] | None) -> Parsed:
@@ -120,7 +126,7 @@ def _parse_deflated(data: FileBytes, tags: list[str] | None) -> Parsed:
     )
     dataset.file_meta = meta
     pixels = _locate(inflated, stream.tell(), False, True)
-    return Parsed(dataset, str(ExplicitVRLittleEndian), True, pixels, len(inflated))
+    return Parsed(dataset, str(ExplicitVRLittleEndian), True, pixels, len(inflated), marked=True)
 
 
 def _inflate(data: FileBytes) -> tuple[FileMetaDataset, bytes]:
@@ -128,7 +134,8 @@ def _inflate(data: FileBytes) -> tuple[FileMetaDataset, bytes]:
     read_preamble(stream, force=False)
     meta = read_meta(stream)
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = engine.decompress(stream.read(), MAX_INFLATED)
+    limit = min(MAX_INFLATED, max(SMALL_INFLATED, MAX_RATIO * len(data)))
+    inflated = engine.decompress(stream.read(), limit)
     if engine.unconsumed_tail:
         raise TooLargeError
     return meta, inflated

@@ -11,7 +11,9 @@ from model.types import Affine, SpacingZYX
 from .planes import Plane
 
 MIN_SLICES = 3
-POSITION_TOLERANCE_MM = 0.01  # spacing jitter accepted; planes nearer than this are duplicates
+POSITION_TOLERANCE_MM = 0.01  # jitter of a position; planes nearer than this are duplicates
+GAP_TOLERANCE_MM = 2 * POSITION_TOLERANCE_MM
+DRIFT_TOLERANCE_MM = 0.05  # of a slice from its place on the equidistant grid
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine; also of the slice direction (no tilt)
 SPACING_TOLERANCE = 1e-3  # relative, of PixelSpacing within a series
 IN_PLANE_TOLERANCE_MM = 0.1  # a slice off the line through the stack
@@ -189,27 +191,31 @@ def _spacing(gaps: Vectors) -> tuple[float, bool, tuple[str, ...]]:
     step = _usual(gaps)
     if gaps.max() > MAX_GAP_MM:
         raise GateError("missing_slices", f"slices are up to {gaps.max():.0f} mm apart")
-    if np.abs(gaps - gaps.mean()).max() <= POSITION_TOLERANCE_MM:
+    if _equidistant(gaps):
         return float(gaps.mean()), True, ()
     missing = _missing(gaps, step)
     if missing > 1:
         raise GateError("missing_slices", f"{missing} slices are missing")
     if missing == 1:
         return step, False, ("one slice is missing; its place was interpolated by position",)
-    if np.abs(gaps - step).max() <= POSITION_TOLERANCE_MM:
-        return float(gaps.mean()), True, ()
     note = (
         f"slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; resampled by position"
     )
     return step, False, (note,)
 
 
+def _equidistant(gaps: Vectors) -> bool:
+    off = gaps - gaps.mean()
+    drift = np.abs(np.cumsum(off)).max()
+    return bool(np.abs(off).max() <= GAP_TOLERANCE_MM and drift <= DRIFT_TOLERANCE_MM)
+
+
 def _usual(gaps: Vectors) -> float:
     """The commonest gap (the smaller of equally common ones), averaged over its kind."""
-    counts = [int((np.abs(gaps - gap) <= 2 * POSITION_TOLERANCE_MM).sum()) for gap in gaps]
+    counts = [int((np.abs(gaps - gap) <= GAP_TOLERANCE_MM).sum()) for gap in gaps]
     most = max(counts)
     gap = min(gap for gap, count in zip(gaps, counts, strict=True) if count == most)
-    return float(gaps[np.abs(gaps - gap) <= 2 * POSITION_TOLERANCE_MM].mean())
+    return float(gaps[np.abs(gaps - gap) <= GAP_TOLERANCE_MM].mean())
 
 
 def _missing(gaps: Vectors, step: float) -> int:
@@ -221,7 +227,7 @@ def _missing(gaps: Vectors, step: float) -> int:
 
 def _run(gaps: Vectors, at: int) -> int:
     """How many gaps in a row around ``at`` equal it."""
-    same = np.abs(gaps - gaps[at]) <= POSITION_TOLERANCE_MM
+    same = np.abs(gaps - gaps[at]) <= GAP_TOLERANCE_MM
     before = int(np.argmin(same[at::-1])) if not same[at::-1].all() else at + 1
     after = int(np.argmin(same[at:])) if not same[at:].all() else len(gaps) - at
     return before + after - 1

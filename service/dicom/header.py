@@ -111,8 +111,8 @@ def read_record(path: Path, max_voxels: int) -> FileRecord:
 def _record(path: Path, parsed: Parsed, max_voxels: int) -> FileRecord:
     dataset = parsed.dataset
     if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "Rows")):
-        known = text(dataset.file_meta, "MediaStorageSOPClassUID")
-        return FileRecord(problem="invalid_dicom" if known or len(dataset) else "not_dicom")
+        begun = parsed.marked or len(dataset) > 0
+        return FileRecord(problem="invalid_dicom" if begun else "not_dicom")
     file = _source_file(path, parsed)
     facts = _facts(dataset, file.sop_class_uid)
     problem = _problem(file, facts, dataset, max_voxels)

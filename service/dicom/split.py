@@ -63,8 +63,8 @@ def split_by_kind(planes: Sequence[Plane]) -> list[Part]:
 
 def merge_kinds(parts: list[Part]) -> list[Part]:
     """Undo a split by image type that cut one stack in pieces (some scanners write a type that
-    differs slice by slice): pieces of one orientation whose positions never meet, one of which
-    could be no volume on its own."""
+    differs slice by slice): pieces of one orientation that never meet in a position and are
+    equidistant together."""
     if len(parts) < 2:
         return parts
     return [part for group in _same_orientation(parts) for part in _merged(group)]
@@ -84,16 +84,8 @@ def _merged(parts: list[Part]) -> list[Part]:
         together = build_grid([group[0] for group in sort_planes(planes)])[0]
     except GateError:
         return parts
-    if together.slices < len(planes) or all(map(_stands_alone, parts)):
-        return parts
-    return [Part(planes)]
-
-
-def _stands_alone(part: Part) -> bool:
-    try:
-        return build_grid([group[0] for group in sort_planes(part.planes)])[0].uniform
-    except GateError:
-        return False
+    whole = together.uniform and together.slices == len(planes)
+    return [Part(planes)] if whole else parts
 
 
 def split_duplicates(part: Part) -> list[Part]:

@@ -1,0 +1,51 @@
+"""Real peers that judge what is written: dicom3tools and dcmqi, from the environment's bin."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from service.dicom.geometry import NativeGrid
+
+BIN = Path(sys.executable).parent
+
+Real = Callable[[str], list[Path]]
+
+
+def dciodvfy_errors(path: Path) -> list[str]:
+    """The lines in which dicom3tools' verifier sees an error."""
+    done = subprocess.run(
+        [BIN / "dciodvfy", path], capture_output=True, text=True, errors="replace", check=False
+    )
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+
+
+def dcmqi_mask(seg: Path, folder: Path, grid: NativeGrid) -> NDArray[np.uint8]:
+    """What dcmqi makes of a SEG, put voxel by voxel where it lies on our native grid."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(
+        [BIN / "segimage2itkimage", "--inputDICOM", seg, "--outputDirectory", folder]
+        + ["--outputType", "nii"],
+        capture_output=True,
+        check=True,
+    )
+    mask = np.zeros((grid.slices, grid.rows, grid.columns), np.uint8)
+    for value in (1, 2):
+        image = sitk.ReadImage(str(folder / f"{value}.nii.gz"))
+        z, y, x = np.nonzero(sitk.GetArrayFromImage(image))
+        index = _indices(image, np.stack([x, y, z]), grid)
+        mask[index[2], index[1], index[0]] = value
+    return mask
+
+
+def _indices(image: sitk.Image, voxels: NDArray[np.intp], grid: NativeGrid) -> NDArray[np.intp]:
+    matrix = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    world = matrix @ voxels + np.array(image.GetOrigin())[:, None]
+    index = np.linalg.inv(grid.affine) @ np.vstack([world, np.ones(world.shape[1])])
+    rounded = np.rint(index[:3])
+    assert not rounded.size or np.abs(index[:3] - rounded).max() < 0.05
+    return rounded.astype(np.intp)
