@@ -1,6 +1,6 @@
 """Inference engines: one Protocol, one file per engine, one chooser.
 
-``auto`` takes ONNX Runtime where it sees a GPU, else OpenVINO, else ONNX Runtime on the CPU, and
+``auto`` takes ONNX Runtime where it runs on a GPU, else OpenVINO, else ONNX Runtime on the CPU, and
 the backend's ``name`` says what it became. Engines are imported when asked for, not before.
 """
 
@@ -15,10 +15,11 @@ from .base import Backend, Engine, EngineInfo, Precision
 
 __all__ = ["Backend", "Engine", "EngineInfo", "Precision", "available_engines", "open_backend"]
 
-_FILES = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "torch"}
+_FILES = {"openvino": "openvino", "onnxruntime": "onnx", "tensorrt": "onnx", "torch": "torch"}
 _WAY_OUT = {
     "openvino": "pip install openvino",
     "onnxruntime": "pip install onnxruntime",
+    "tensorrt": "pip install 'a-qcf-net[gpu]'",
     "torch": "pip install 'a-qcf-net[train]'",
 }
 
@@ -38,17 +39,18 @@ def open_backend(
     """
     if modality not in folder.spec.modalities:
         raise BackendError(f"the model {folder.spec.id!r} has no {modality.upper()} part")
-    patch = folder.spec.modalities[modality].patch
-    chosen = _choose() if engine == "auto" else engine
-    module = _load(chosen)
+    if engine == "auto":
+        return _automatic(folder, modality, precision, threads)
+    module = _load(engine)
+    graph, patch = folder.graph(modality), folder.spec.modalities[modality].patch
     backend: Backend
-    if chosen == "openvino":
-        backend = module.OpenVinoBackend(folder.graph(modality), patch, precision, threads)
-    elif chosen == "onnxruntime":
-        backend = module.OnnxBackend(folder.graph(modality), patch, threads)
-    else:
+    if engine == "openvino":
+        backend = module.OpenVinoBackend(graph, patch, precision, threads)
+    elif engine == "torch":
         weights = folder.file(WEIGHTS)
         backend = module.TorchBackend.load(weights, modality, patch, precision, threads)
+    else:
+        backend = module.OnnxBackend(graph, patch, threads, tensorrt=engine == "tensorrt")
     return backend
 
 
@@ -60,10 +62,16 @@ def available_engines() -> tuple[EngineInfo, ...]:
     return (*infos, EngineInfo("torch", torch, detail=detail))
 
 
-def _choose() -> str:
+def _automatic(
+    folder: ModelFolder, modality: Modality, precision: Precision, threads: int | None
+) -> Backend:
+    """ONNX Runtime may list CUDA and yet come up on the CPU, where OpenVINO is quicker."""
     if find_spec("onnxruntime") is not None and _load("onnxruntime").has_gpu():
-        return "onnxruntime"
-    return "openvino" if find_spec("openvino") is not None else "onnxruntime"
+        backend = open_backend(folder, modality, "onnxruntime", precision, threads)
+        if not backend.name.startswith("onnxruntime-cpu"):
+            return backend
+    engine: Engine = "openvino" if find_spec("openvino") is not None else "onnxruntime"
+    return open_backend(folder, modality, engine, precision, threads)
 
 
 def _load(engine: str) -> ModuleType:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 from ..errors import AqcfError, BackendError, OutOfMemoryError
 from ..types import Batch
 
-Engine: TypeAlias = Literal["auto", "openvino", "onnxruntime", "torch"]
+Engine: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "torch"]
 Precision: TypeAlias = Literal["f32", "bf16"]
 
 INPUT, OUTPUT = "image", "logits"  # of every exported graph

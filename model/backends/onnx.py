@@ -1,15 +1,20 @@
-"""ONNX Runtime: the CPU everywhere, CUDA and TensorRT where ``onnxruntime-gpu`` is installed."""
+"""ONNX Runtime: the CPU everywhere, CUDA where ``onnxruntime-gpu`` and a driver are installed.
+
+TensorRT builds its engine for minutes at each start, so it runs only where it is asked for.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from ..errors import BackendError
 from ..types import Batch, ShapeZYX
 from .base import INPUT, OUTPUT, EngineInfo, check_batch, engine_errors
 
+_TENSORRT = "TensorrtExecutionProvider"
 _DEVICES = {
-    "TensorrtExecutionProvider": "tensorrt",
+    _TENSORRT: "tensorrt",
     "CUDAExecutionProvider": "cuda",
     "CPUExecutionProvider": "cpu",
 }
@@ -17,18 +22,23 @@ _QUIET = 3  # errors only
 
 
 class OnnxBackend:
-    """f32 on the first device that loads, in the order TensorRT, CUDA, CPU."""
+    """f32 on the first device that loads: TensorRT if asked for, CUDA, the CPU."""
 
     engine = "onnxruntime"
     precision = "f32"
 
-    def __init__(self, graph: Path, patch: ShapeZYX, threads: int | None) -> None:
+    def __init__(
+        self, graph: Path, patch: ShapeZYX, threads: int | None, *, tensorrt: bool = False
+    ) -> None:
+        if tensorrt and _TENSORRT not in _providers():
+            raise BackendError("TensorRT is not installed: pip install 'a-qcf-net[gpu]' tensorrt")
+        providers = [p for p in _providers() if tensorrt or p != _TENSORRT]
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads or 0
         self._patch = patch
         with engine_errors(self.engine, f"loading {graph.name}"):
-            self._session = ort.InferenceSession(str(graph), options, providers=_providers())
+            self._session = ort.InferenceSession(str(graph), options, providers=providers)
         self.device = _DEVICES[self._session.get_providers()[0]]
 
     @property

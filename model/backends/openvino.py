@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: the quickest engine there, in f32 or bf16."""
 
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import openvino as ov
@@ -21,6 +22,7 @@ class OpenVinoBackend:
         core = ov.Core()
         self.precision: Precision = precision if precision in _precisions(core) else "f32"
         self._patch = patch
+        self._lock = Lock()  # a request serves one caller at a time
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.precision,
@@ -37,7 +39,7 @@ class OpenVinoBackend:
 
     def logits(self, batch: Batch) -> Batch:
         check_batch(batch, self._patch)
-        with engine_errors(self.engine, "running a window"):
+        with self._lock, engine_errors(self.engine, "running a window"):
             return np.concatenate([self._one(window) for window in batch])
 
     def _one(self, window: Batch) -> Batch:

@@ -123,6 +123,10 @@ def test_what_cannot_be_opened(folder: ModelFolder) -> None:
         open_backend(folder, "mr")
     with pytest.raises(BackendError, match="no engine is called 'tpu'"):
         open_backend(folder, "ct", "tpu")
+    devices = {info.engine: info.devices for info in available_engines()}["onnxruntime"]
+    if "tensorrt" not in devices:
+        with pytest.raises(BackendError, match="TensorRT is not installed"):
+            open_backend(folder, "ct", "tensorrt")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

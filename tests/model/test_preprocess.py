@@ -8,6 +8,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from model.errors import GeometryError, InputError, InputTooLargeError
+from model.metrics import dice
+from model.nifti import read_nifti
 from model.preprocess import prepare, resample_label, to_native
 from model.resample import covered, oriented_axes, reorient, resample
 from model.spec import FixedIntensity, ModalitySpec, ModelSpec, PercentileIntensity
@@ -229,6 +231,21 @@ def test_no_foreground_gives_an_empty_native_mask(phantom, spec: ModelSpec) -> N
     assert not to_native(scores, prepared).any()
     nothing = np.zeros_like(phantom.mask)
     assert not resample_label(nothing, phantom.volume.affine, prepared).any()
+
+
+@pytest.mark.parametrize(
+    "case", ["ct/lits_000_liveronly", "mr/chaos_t2spir_21", "mr/chaos_t1_inphase_10"]
+)
+def test_real_labels_survive_the_way_there_and_back(data_dir, spec: ModelSpec, case: str) -> None:
+    modality = "ct" if case.startswith("ct") else "mr"
+    volume = read_nifti(data_dir / case / "image.nii.gz", modality)
+    label = read_nifti(data_dir / case / "label.nii.gz", modality)
+    prepared = prepare(volume, spec.modalities[modality])
+    on_grid = resample_label(label.array.astype(np.uint8), label.affine, prepared)
+    scores = np.stack([on_grid == value for value in range(3)]).astype(np.float32) * 20
+    assert dice(to_native(scores, prepared) > 0, label.array > 0) > 0.99
+    liver = prepared.array[on_grid == 1]
+    assert 0.02 < np.percentile(liver, 5) < np.percentile(liver, 95) < 1.0
 
 
 def test_the_region_of_interest_changes_nothing(phantom, spec: ModelSpec) -> None:
