@@ -90,9 +90,9 @@ def normalise(values: ImageArray, intensity: Intensity, threshold: float) -> Ima
     lo, hi = _window(values, intensity, threshold)
     scaled: ImageArray = np.subtract(values, np.float32(lo))
     scaled /= np.float32(max(hi - lo, 1e-6))
-    np.clip(scaled, 0.0, 1.0, out=scaled)
-    if not np.isfinite(scaled).all():
+    if not np.isfinite(scaled).all():  # before clipping, which would make infinity look white
         raise InputError("the image holds NaN or infinite voxels", code="non_finite_voxels")
+    np.clip(scaled, 0.0, 1.0, out=scaled)
     return scaled
 
 

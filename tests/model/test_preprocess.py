@@ -201,9 +201,10 @@ def test_a_volume_of_one_value_is_prepared(fill: int, spec: ModelSpec) -> None:
         assert np.isfinite(array).all()
 
 
-def test_non_finite_voxels_are_refused(phantom, spec: ModelSpec) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_voxels_are_refused(phantom, spec: ModelSpec, value: float) -> None:
     array = phantom.volume.array.astype(np.float32)
-    array[20:24, 40:44, 40:44] = np.nan
+    array[20:24, 40:44, 40:44] = value
     with pytest.raises(InputError) as caught:
         prepare(Volume(array, phantom.volume.affine, "ct"), spec.modalities["ct"])
     assert caught.value.code == "non_finite_voxels"
