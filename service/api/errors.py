@@ -27,6 +27,7 @@ from model.errors import (
     OutOfMemoryError,
 )
 
+from ..dicom.errors import DicomInputError, SegMismatchError
 from ..errors import (
     ArchiveError,
     BusyError,
@@ -88,6 +89,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     InputError: 422,
     InputTooLargeError: 413,
     GeometryError: 422,
+    DicomInputError: 422,
     UploadError: 422,
     EmptyUploadError: 400,
     UnsupportedMediaError: 415,
@@ -116,6 +118,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     UnsafeAddressError: 500,
     ConfigError: 500,
     ExportParityError: 500,
+    SegMismatchError: 500,
     AqcfError: 500,
 }
 

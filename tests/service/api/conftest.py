@@ -34,6 +34,7 @@ class Live:
 
     container: Container
     http: httpx.Client
+    stop: Callable[[], None]
 
     def post(self, data: bytes, kind: str = "application/zip", **options: Any) -> httpx.Response:
         query = {"modality": "ct"} | options.pop("params", {})
@@ -69,13 +70,17 @@ def running(container: Container) -> Iterator[Live]:
     with bind("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
-        try:
-            with httpx.Client(base_url=url_of(bound), timeout=60) as http:
-                yield Live(container, http)
-        finally:
+
+        def stop() -> None:
             server.should_exit = True
             thread.join(10)
             assert not thread.is_alive()
+
+        try:
+            with httpx.Client(base_url=url_of(bound), timeout=60) as http:
+                yield Live(container, http, stop)
+        finally:
+            stop()
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +106,22 @@ def idle(container: Container) -> Iterator[Live]:
     """A service without workers: what is submitted stays queued."""
     with running(container) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def shared(made: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A service without workers for requests that leave nothing behind."""
+    root = tmp_path_factory.mktemp("shared")
+    made.make_model(root / "models" / "tiny")
+    settings = Settings(
+        state_dir=root / "state",
+        models_dir=root / "models",
+        default_model="tiny",
+        min_free_bytes=0,
+        max_upload_bytes=64 * 1024**2,
+        max_files=500,
+    )
+    container = wiring.build(settings)
+    with running(container) as service:
+        yield service
+    container.database.close()

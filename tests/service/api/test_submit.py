@@ -93,7 +93,9 @@ def built(settings: Settings, start: Any) -> Iterator[Any]:
         container.database.close()
 
 
-def test_full_queue_is_429_with_retry_after(narrow: Any, ct_zip: Path, made: Any, tmp_path: Path) -> None:
+def test_full_queue_is_429_with_retry_after(
+    narrow: Any, ct_zip: Path, made: Any, tmp_path: Path
+) -> None:
     for seed in range(2):
         nifti = made.make_nifti(tmp_path / f"{seed}.nii.gz", made.phantom(seed=seed))
         assert narrow.post(nifti.read_bytes(), kind="application/gzip").status_code == 202
