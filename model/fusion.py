@@ -82,7 +82,7 @@ class FusionBlock(nn.Module):
 
     def pruned(self, config: NetworkConfig) -> ConvBlock:
         """A copy of what one stream alone needs of this block."""
-        block = conv_block(config, self.channels, self.channels)
+        block = conv_block(config, self.channels, self.channels).to(self.own_conv.weight)
         state = self.out.state_dict() | {"conv.weight": self.own_weight().detach().clone()}
         block.load_state_dict(state)
         return block
