@@ -209,7 +209,7 @@ def _keys(state: Path | None) -> "Iterator[Any]":
         settings = _settings(state_dir=state)
         database = open_database(settings.database_url)
         try:
-            database.create_tables()
+            database.upgrade()
             yield KeyStore(database)
         finally:
             database.close()

@@ -29,6 +29,7 @@ WEIGHTS: Mapping[Stage, float] = {
     Stage.SR: 2,
     Stage.STORE: 2,
 }
+LESIONS_SHOWN = 10
 OUTCOMES = {
     "lesion_found": "lesion found",
     "no_lesion": "no lesion found",
@@ -113,9 +114,11 @@ def _measurements(found: Mapping[str, Any]) -> Table:
     table.add_row("liver", f"{found['liver_ml']:.0f} ml")
     burden = found["tumour_burden_percent"]
     table.add_row("tumour", f"{found['tumour_ml']:.1f} ml ({burden:.1f} % of the liver)")
-    for lesion in found["lesions"]:
+    for lesion in found["lesions"][:LESIONS_SHOWN]:
         table.add_row(
             f"lesion {lesion['number']}",
             f"{lesion['volume_ml']:.2f} ml, {lesion['long_axis_mm']:.1f} mm",
         )
+    if (more := len(found["lesions"]) - LESIONS_SHOWN) > 0:
+        table.add_row("", f"and {more} smaller ones; measurements.json has them all")
     return table

@@ -32,7 +32,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_.:/{}+-]{1,80}")
 UID = re.compile(r"\d+(\.\d+){3,}")
 LOOPBACK = re.compile(r"127(\.\d+){3}|0\.0\.0\.0")
 REDACTED = "[redacted]"
-OWN_LOGGERS = ("service", "model", "aqcf")
+OWN_LOGGERS = ("service", "model")
 SECONDS_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 
 EventDict = MutableMapping[str, Any]
@@ -65,7 +65,9 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(logging.WARNING)  # of others, whose words are dropped, only trouble is told
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
 
 
 def get_logger(name: str) -> Any:

@@ -60,7 +60,7 @@ def produce(
         seconds=result.seconds | clock.seconds,
         engine=result.engine,
         applied=result.applied,
-        proof=seg and seg.proof.to_dict(),
+        proof=seg.proof.to_dict() if seg else None,
         notes=(*case.notes, *(seg.sources.notes if seg else ())),
     )
 

@@ -61,7 +61,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
     ``open_backend`` replaces the engines, in tests.
     """
     database = open_database(settings.database_url)
-    database.create_tables()
+    database.upgrade()
     return Container(
         settings=settings,
         database=database,

@@ -95,11 +95,11 @@ class ArtifactStore:
         shutil.rmtree(self.input_folder(key), ignore_errors=True)
 
     def input_keys(self) -> tuple[str, ...]:
-        return tuple(sorted(folder.name for folder in (self.root / "inputs").iterdir()))
+        return _keys_in(self.root / "inputs")
 
     def job_ids(self) -> tuple[str, ...]:
         """Jobs with results here, whether the ledger still knows them or not."""
-        return tuple(sorted(folder.name for folder in (self.root / "jobs").iterdir()))
+        return _keys_in(self.root / "jobs")
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
@@ -126,6 +126,10 @@ class ArtifactStore:
 
     def _job_folder(self, job_id: str) -> Path:
         return self.root / "jobs" / _checked(job_id)
+
+
+def _keys_in(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(found.name for found in folder.iterdir() if KEY.fullmatch(found.name)))
 
 
 def _checked(key: str) -> str:

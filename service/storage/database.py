@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
-from .tables import Base
-
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 WRITES = "aqcf_writes"
 SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -38,8 +39,13 @@ class Database:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def create_tables(self) -> None:
-        Base.metadata.create_all(self.engine)
+    def upgrade(self) -> None:
+        """Bring the tables to this version, from none or from any earlier one."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self.engine.execution_options(**{WRITES: True}).begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
     def close(self) -> None:
         self.engine.dispose()

@@ -3,10 +3,12 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+
+from model.errors import ConfigError
 
 from ..domain import ApiKey
 from ..errors import NotFoundError
@@ -23,8 +25,14 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, scopes: Iterable[str] = ("read", "write")) -> tuple[ApiKey, str]:
-        """A new key and its text, which exists nowhere else."""
+    def create(self, scopes: Collection[str] = ("read", "write")) -> tuple[ApiKey, str]:
+        """A new key and its text, which exists nowhere else. Raises ``ConfigError``
+        (``unknown_scope``)."""
+        if unknown := set(scopes) - set(SCOPES):
+            raise ConfigError(
+                f"no scope is called {sorted(unknown)}; there are {', '.join(SCOPES)}",
+                code="unknown_scope",
+            )
         key_id = secrets.token_hex(4)
         text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
         row = ApiKeyRow(

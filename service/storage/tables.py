@@ -59,7 +59,7 @@ class JobRow(Base):
     model_sha256: Mapped[str] = mapped_column(String(64))
     profile: Mapped[str] = mapped_column(String(64))
     input_key: Mapped[str] = mapped_column(String(64), index=True)
-    content_key: Mapped[str] = mapped_column(String(64), index=True)
+    content_key: Mapped[str] = mapped_column(String(64))
     live_key: Mapped[str | None] = mapped_column(String(64), unique=True)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     actor: Mapped[str] = mapped_column(String(64))

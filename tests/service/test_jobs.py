@@ -7,6 +7,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from model.errors import InputError
 from service.domain import (
@@ -25,6 +27,7 @@ from service.errors import BusyError, ConflictError, IdempotencyKeyReusedError, 
 from service.storage.database import Database, open_database
 from service.storage.jobs import JobStore
 from service.storage.keys import KeyStore
+from service.storage.tables import Base
 
 FINDING = Finding(
     outcome=Outcome.NO_LESION,
@@ -38,7 +41,7 @@ FINDING = Finding(
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     opened = open_database(f"sqlite:///{tmp_path}/ledger.sqlite3")
-    opened.create_tables()
+    opened.upgrade()
     yield opened
     opened.close()
 
@@ -66,6 +69,13 @@ def queued(jobs: JobStore, content: str = "a", **changes: object) -> Job:
     job, created = jobs.create(new_job(content, **changes), queue_limit=10)
     assert created
     return job
+
+
+def test_the_migrations_make_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, Base.metadata) == []
+    database.upgrade()
 
 
 def test_a_job_goes_its_way(jobs: JobStore) -> None:

@@ -1,0 +1,159 @@
+"""Canaries: patient data planted in headers and names turns up nowhere it does not belong."""
+
+import io
+import json
+import logging
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from model.errors import InputError
+from service import execute, intake, sweep, wiring
+from service.cli import app
+from service.container import Container
+from service.domain import ArtifactName, SubmitOptions
+from service.observability import configure_logging, get_logger
+from service.settings import Settings
+from service.uploads import Upload
+
+CANARY = "Zwitscherbein"
+UID_ROOT = "1.2.826.0.1.3680043.8.498.77"
+DATES = ("19010203", "19040506")
+CT = SubmitOptions("ct")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    configure_logging("debug", stream)
+    yield stream
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def archive(tmp_path: Path, made: Any) -> Path:
+    files = made.series(tmp_path / CANARY, made.phantom(), canary=CANARY)
+    return made.zip(tmp_path / f"{CANARY}.zip", files)
+
+
+def leaks(text: str) -> list[str]:
+    return [word for word in (CANARY, UID_ROOT, *DATES) if word.lower() in text.lower()]
+
+
+def test_logs_metrics_and_ledger_hold_no_canary(
+    log: io.StringIO, settings: Settings, archive: Path
+) -> None:
+    container = wiring.build(settings)
+    job = intake.submit(container, Upload((archive,)), CT)
+    execute.run(container, job.id)
+    sweep.run_once(container)
+    with pytest.raises(InputError) as caught:
+        intake.submit(container, Upload((archive,)), SubmitOptions("mr"))
+    done = container.jobs.require(job.id)
+    assert done.error is None
+    container.database.close()
+
+    assert leaks(log.getvalue()) == []
+    assert [json.loads(line)["event"] for line in log.getvalue().splitlines()][:3] == [
+        "queued",
+        "started",
+        "succeeded",
+    ]
+    assert leaks(caught.value.message) == []
+    assert leaks(repr(done)) == []
+    for file in settings.state_dir.glob("ledger*"):
+        assert leaks(file.read_bytes().decode("latin1")) == []
+    for file in settings.state_dir.rglob("*"):
+        assert leaks(str(file.relative_to(settings.state_dir))) == []
+
+
+def test_results_beside_dicom_hold_no_canary(container: Container, archive: Path) -> None:
+    """SEG and SR belong to the patient and say so; nothing else does."""
+    job = intake.submit(container, Upload((archive,)), CT)
+    execute.run(container, job.id)
+    for name in set(ArtifactName) - {ArtifactName.SEG, ArtifactName.SR, ArtifactName.IMAGE}:
+        content = container.artifacts.path(job.id, name).read_bytes()
+        assert leaks(content.decode("latin1")) == []
+    seg = container.artifacts.path(job.id, ArtifactName.SEG).read_bytes()
+    assert CANARY in seg.decode("latin1")
+
+
+def test_a_purged_job_leaves_no_byte(container: Container, archive: Path) -> None:
+    job = intake.submit(container, Upload((archive,)), CT)
+    execute.run(container, job.id)
+    sweep.remove(container, job.id)
+    with sqlite3.connect(container.settings.state_dir / "ledger.sqlite3") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    for file in container.settings.state_dir.rglob("*"):
+        if file.is_file():
+            assert CANARY not in file.read_bytes().decode("latin1")
+
+
+def test_the_command_line_tells_nothing(
+    tmp_path: Path, archive: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQCF_MODELS_DIR", str(models_dir))
+    monkeypatch.setenv("AQCF_DEFAULT_MODEL", "tiny")
+    monkeypatch.setenv("AQCF_ENGINE", "onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    for modality in ("ct", "mr"):
+        result = CliRunner().invoke(
+            app, ["segment", archive.name, "--modality", modality, "--out", "out"]
+        )
+        assert leaks(result.stdout) == leaks(result.stderr) == []
+
+
+def test_only_safe_keys_and_plain_values_are_logged(log: io.StringIO) -> None:
+    get_logger("service.test").info(
+        "queued",
+        job_id="7372c79c-7920-4171-b743-1d3c5ff84556",
+        patient=CANARY,
+        code=f"{CANARY}^Jane",
+        engine=f"{UID_ROOT}.5",
+        seconds=1.5,
+        host="127.0.0.1",
+    )
+    assert json.loads(log.getvalue()) | {"timestamp": ""} == {
+        "event": "queued",
+        "level": "info",
+        "timestamp": "",
+        "job_id": "7372c79c-7920-4171-b743-1d3c5ff84556",
+        "code": "[redacted]",
+        "engine": "[redacted]",
+        "seconds": 1.5,
+        "host": "127.0.0.1",
+    }
+
+
+def test_third_parties_and_exceptions_lose_their_words(log: io.StringIO) -> None:
+    logging.getLogger("third.party").warning("bad value %s", CANARY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(f"Invalid value for VR PN: {CANARY}", stacklevel=1)
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        get_logger("service.test").exception("failed")
+        logging.getLogger("pynetdicom").exception("failed %s", CANARY)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert leaks(log.getvalue()) == []
+    assert [line.get("logger") for line in lines] == [
+        "third.party",
+        "py.warnings",
+        None,
+        "pynetdicom",
+    ]
+    assert lines[2]["error"] == "ValueError"
+    assert lines[2]["where"].startswith("test_privacy:")
