@@ -1,0 +1,136 @@
+"""The pages say what the code does: settings, error codes, links."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import model.errors
+import service.api.errors
+import service.dicom.errors
+import service.errors
+from model.errors import AqcfError
+from service.api.app import bare_app
+from service.api.errors import HTTP_CODES, status_of
+from service.dicom.refusals import REASONS
+from service.domain import Outcome, Status
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+FIRST_CELL = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+ERROR_ROW = re.compile(r"^\| `([a-z0-9_]+)` \| (\d{3}) \|", re.MULTILINE)
+ERROR_MODULES = (model.errors, service.errors, service.api.errors, service.dicom.errors)
+RAISED_WITH_CODE_FIRST = ("GateError", "JobError")
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_relative_links_resolve(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in (one or two for one, two in LINK.findall(text)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = path if not name else (path.parent / name).resolve()
+        assert file.exists(), f"{path.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{path.name}: {target}"
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(AQCF_[A-Z_]+)` \| ([^|]+) \|", page("configuration.md"), re.M))
+    assert set(rows) == {f"AQCF_{name.upper()}" for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        shown = rows[f"AQCF_{name.upper()}"]
+        if name == "models_dir":
+            assert "model/zoo" in shown
+        elif field.default is None:
+            assert shown == "unset"
+        else:
+            assert shown == f"`{field.default}`"
+
+
+def test_every_error_code_is_documented_and_no_other() -> None:
+    documented = set(FIRST_CELL.findall(page("api.md").partition("\n## Errors")[2]))
+    assert documented == set(codes_in_source())
+
+
+def test_documented_statuses_are_those_of_the_error_classes() -> None:
+    documented = {code: int(status) for code, status in ERROR_ROW.findall(page("api.md"))}
+    checked = 0
+    for kind in error_classes():
+        if kind.code in documented:
+            assert documented[kind.code] == status_of(kind), kind.__name__
+            checked += 1
+    assert checked > 20
+
+
+def test_every_endpoint_is_documented() -> None:
+    documented = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page("api.md"), re.MULTILINE))
+    served = {
+        f"{method.upper()} {path.replace('{segmentation_id}', '{id}')}"
+        for path, methods in bare_app().openapi()["paths"].items()
+        for method in methods
+    }
+    assert documented == served | {"GET /"}
+
+
+def test_states_and_outcomes_are_documented() -> None:
+    cells = set(FIRST_CELL.findall(page("api.md")))
+    assert {str(status) for status in Status} | {str(outcome) for outcome in Outcome} <= cells
+
+
+def test_ranking_is_documented() -> None:
+    """Twelve rules in the module's docstring, twelve on the page."""
+    source = (ROOT / "service" / "dicom" / "ranking.py").read_text(encoding="utf-8")
+    rules = re.findall(r"(?:^|; )(\d+)\. ", ast.get_docstring(ast.parse(source)) or "", re.M)
+    shown = page("conformance.md").partition("### Which series")[2].partition("\n## ")[0]
+    assert rules == re.findall(r"^(\d+)\. ", shown, re.MULTILINE)
+
+
+def error_classes() -> Iterator[type[AqcfError]]:
+    for module in ERROR_MODULES:
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, AqcfError):
+                yield kind
+
+
+def codes_in_source() -> Iterator[str]:
+    """Every code that the packages write as a literal."""
+    yield from REASONS
+    yield from HTTP_CODES.values()
+    yield "invalid_parameter"
+    for package in ("model", "service"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                yield from codes_at(node)
+
+
+def codes_at(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.ClassDef):
+        for line in node.body:
+            if isinstance(line, ast.Assign) and "code" in (ast.unparse(t) for t in line.targets):
+                yield from literal(line.value)
+    if isinstance(node, ast.Call):
+        for keyword in node.keywords:
+            if keyword.arg == "code":
+                yield from literal(keyword.value)
+        if ast.unparse(node.func) in RAISED_WITH_CODE_FIRST and node.args:
+            yield from literal(node.args[0])
+
+
+def literal(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
