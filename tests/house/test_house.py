@@ -1,4 +1,4 @@
-"""What import-linter cannot see: what the serving path loads, and what the face of the project is."""
+"""What import-linter cannot see: what serving loads. And that the face of the project is there."""
 
 import json
 import subprocess
