@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info as read_meta
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -120,7 +121,7 @@ def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
 def _parse_deflated(data: FileBytes, tags: list[str] | None) -> Parsed:
     meta, inflated = _inflate(data)
     stream = BytesIO(inflated)
-    wanted: Any = tags
+    wanted: list[BaseTag | int] | None = None if tags is None else [Tag(tag) for tag in tags]
     dataset = read_dataset(
         stream, False, True, stop_when=lambda tag, *_: _is_pixel(tag), specific_tags=wanted
     )

@@ -98,10 +98,19 @@ def _values(stored: Stored, series: Series) -> tuple[NativeArray, tuple[str, ...
     padded, notes = _padding(stored, series)
     values = _rescale(stored, [plane.rescale for plane in series.instances])
     if series.modality == "ct":
+        values = _hounsfield(values)
         if padded is not None:
             values[padded] = AIR_HU
         np.maximum(values, np.asarray(AIR_HU, values.dtype), out=values)
     return values, notes
+
+
+def _hounsfield(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """In a dtype that can hold air."""
+    if values.dtype != np.uint16:
+        return values
+    fits = int(values.max()) < 2**15
+    return values.view(np.int16) if fits else values.astype(np.float32)
 
 
 def _rescale(stored: Stored, rescale: Sequence[tuple[float, float]]) -> NDArray[np.generic]:

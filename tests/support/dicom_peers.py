@@ -27,9 +27,9 @@ def dciodvfy_errors(path: Path) -> list[str]:
 def dcmqi_mask(seg: Path, folder: Path, grid: NativeGrid) -> NDArray[np.uint8]:
     """What dcmqi makes of a SEG, put voxel by voxel where it lies on our native grid."""
     folder.mkdir(exist_ok=True)
+    paths = ["--inputDICOM", seg, "--outputDirectory", folder]
     subprocess.run(
-        [BIN / "segimage2itkimage", "--inputDICOM", seg, "--outputDirectory", folder]
-        + ["--outputType", "nii"],
+        [BIN / "segimage2itkimage", "--outputType", "nii", *paths],
         capture_output=True,
         check=True,
     )
