@@ -16,10 +16,16 @@ from service.api.server import Server, bind, url_of
 from service.settings import Settings
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SLOW_MS = 15_000
 
 
@@ -53,9 +59,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory, made: ModuleType) -> Sett
 @pytest.fixture(scope="session")
 def url(settings: Settings) -> Iterator[str]:
     """The service, on a free loopback port."""
-    with wiring.embedded(settings) as container, bind("127.0.0.1", 0) as bound:
-        with _serving(Server(create_app(container), "127.0.0.1", 0), bound):
-            yield url_of(bound)
+    with (
+        wiring.embedded(settings) as container,
+        bind("127.0.0.1", 0) as bound,
+        _serving(Server(create_app(container), "127.0.0.1", 0), bound),
+    ):
+        yield url_of(bound)
 
 
 @contextmanager

@@ -74,7 +74,8 @@ async function select(id, focus) {
     showJobs();
     await showResult(job);
     if (focus) $("detail").focus({ preventScroll: true });
-    if (!["succeeded", "failed", "cancelled"].includes(job.status)) watch(job);
+    if (["succeeded", "failed", "cancelled"].includes(job.status)) refresh();
+    else watch(job);
   } catch (problem) {
     forget(id, problem);
   }
@@ -196,7 +197,7 @@ function numbers(job) {
   const result = [el("h3", {}, "Measurements"), el("dl", { class: "figures" },
     figure("Liver, with tumour", number(m.liver_ml, 0), "ml"), figure("Tumour", number(m.tumour_ml), "ml"),
     figure("Burden", number(m.tumour_burden_percent), "%"), figure("Lesions", String(m.lesions.length), ""))];
-  return m.lesions.length ? [...result, el("h3", {}, "Lesions"), lesions(m)] : result;
+  return m.lesions.length ? [...result, el("h3", {}, "Lesions"), el("div", { class: "lesions" }, lesions(m))] : result;
 }
 
 const lesions = (m) => table([
