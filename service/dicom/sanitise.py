@@ -59,7 +59,8 @@ ENUMERATED = {
     "PatientIdentityRemoved": {"YES", "NO"},
     "LongitudinalTemporalInformationModified": {"UNMODIFIED", "MODIFIED", "REMOVED"},
 }
-LENGTHS = {"SH": 16, "LO": 64, "PN": 64}
+LENGTHS = {"SH": 16, "LO": 64}
+NAME_GROUPS, NAME_COMPONENTS, NAME_LENGTH = 3, 5, 64
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 PATTERNS = {
     "AS": re.compile(r"\d{3}[DWMY]"),
@@ -136,6 +137,8 @@ def _valid(source: Dataset, keyword: str, vr: str, made: list[str]) -> str:
 def clean(value: str, vr: str) -> str:
     """The value as its VR allows it, or empty."""
     value = CONTROL.sub(" ", value).strip()
+    if vr == "PN":
+        return _name(_encodable(value))
     if vr in LENGTHS:
         return _encodable(value)[: LENGTHS[vr]].strip()
     return value if value and _allowed(value, vr) else ""
@@ -146,6 +149,13 @@ def _allowed(value: str, vr: str) -> bool:
         return _is_date(value)
     longest = 16 if vr == "DS" else len(value)
     return len(value) <= longest and PATTERNS[vr].fullmatch(value) is not None
+
+
+def _name(value: str) -> str:
+    """At most three groups of five components (PS3.5 6.2.1)."""
+    groups = value.split("=")[:NAME_GROUPS]
+    cut = ("^".join(group.split("^")[:NAME_COMPONENTS])[:NAME_LENGTH] for group in groups)
+    return "=".join(group.strip() for group in cut).strip(" =")
 
 
 def _encodable(value: str) -> str:

@@ -43,8 +43,8 @@ def test_every_transfer_syntax(tmp_path: Path, syntax: str, signed: bool) -> Non
 
 
 @pytest.mark.parametrize("name", ["implicit", "explicit", "big endian"])
-def test_without_preamble_and_meta(tmp_path: Path, syntax: str) -> None:
-    paths = write_series(tmp_path, VALUES, GRID, Recipe(syntax=syntax))
+def test_without_preamble_and_meta(tmp_path: Path, name: str) -> None:
+    paths = write_series(tmp_path, VALUES, GRID, Recipe(syntax=SYNTAXES[name]))
     for path in paths:
         without_meta(path)
     assert np.array_equal(loaded(paths).volume.array, VALUES)
