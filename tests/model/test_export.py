@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-import model.export as export
+from model import export
 from model.backends import open_backend
 from model.checkpoint import load_network
 from model.errors import ExportParityError
@@ -38,7 +38,7 @@ def spec() -> ModelSpec:
         id="tiny",
         version="1",
         network=TINY,
-        modalities={m: modality for m in MODALITIES},
+        modalities=dict.fromkeys(MODALITIES, modality),
         profiles={"balanced": Profile(overlap=0.5)},
         postprocess={m: PostprocessRules() for m in MODALITIES},
     )
