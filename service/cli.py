@@ -92,7 +92,8 @@ def serve(
     with _errors():
         from .server import serve as run_server
 
-        run_server(_settings(host=host, port=port, state_dir=state))
+        settings = _settings(host=host, port=port, state_dir=state)
+        run_server(settings, lambda url: typer.echo(f"listening on {url}", err=True))
 
 
 @app.command()

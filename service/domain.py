@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a running job is, in order; ``Job.seconds`` has the same keys."""
+    """Where a running job is, in order; ``Job.seconds`` has the same keys, and ``load_model``."""
 
     READ = "read"
     PREPARE = "prepare"

@@ -18,6 +18,7 @@ from .domain import Finding, Job, JobError, Stage, Status
 from .errors import ModelUnavailableError
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
+from .storage.artifacts import full_disk_told
 
 log = get_logger("service.execute")
 
@@ -69,7 +70,7 @@ def _work(container: Container, job: Job, watch: "_Watch") -> Finding:
         precision = folder.spec.profiles[job.profile].precision
         backend = container.open_backend(folder, job.modality, precision)
     recipe = Recipe(folder, job.profile, job.content_key)
-    with container.artifacts.workspace() as out:
+    with full_disk_told(), container.artifacts.workspace() as out:
         finding = produce(case, recipe, backend, out, watch.report)
         return _stored(container, job, finding, out, timer)
 

@@ -10,6 +10,7 @@ from .container import Container
 from .domain import Job, NewJob, SubmitOptions
 from .observability import get_logger
 from .registry import profile_of
+from .storage.artifacts import full_disk_told
 from .uploads import Upload, open_upload
 
 log = get_logger("service.intake")
@@ -40,7 +41,7 @@ def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tup
     folder = container.models.find(options.model, options.modality)
     profile = profile_of(folder, options.profile)
     container.artifacts.require_room(settings.min_free_bytes)
-    with container.artifacts.workspace() as workspace:
+    with full_disk_told(), container.artifacts.workspace() as workspace:
         opened = open_upload(upload, workspace, settings)
         case = examine(opened, options.modality, options.series, settings)
         return _write_down(container, case, _new_job(case, folder, profile, options))

@@ -15,7 +15,7 @@ from .domain import InputKind
 from .errors import ArchiveError, EmptyUploadError, UnsupportedMediaError, UploadTooLargeError
 from .media import Media, is_junk_name, media_of
 from .settings import Settings
-from .storage.artifacts import ArtifactStore
+from .storage.artifacts import ArtifactStore, full_disk_told
 
 ACCEPTED = "send DICOM files, one .zip of them, or one .nii or .nii.gz file"
 ROOM_CHECK_BYTES = 64 * 1024**2
@@ -62,7 +62,7 @@ class Receiver:
         if len(self._paths) >= self._settings.max_files:
             raise too_many_files(self._settings.max_files)
         path = self._folder / f"part-{len(self._paths) + self._ignored + 1:06d}"
-        with path.open("wb") as stream:
+        with full_disk_told(), path.open("wb") as stream:
 
             def write(chunk: bytes) -> None:
                 self._count(len(chunk))

@@ -5,6 +5,7 @@
 moment leaves either the whole file or none.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,17 @@ from ..domain import Artifact, ArtifactName
 from ..errors import NotFoundError, StorageFullError
 
 KEY = re.compile(r"[0-9a-f-]{32,64}")
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """A write that finds the disk full becomes ``StorageFullError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError("the disk is full; try again later") from error
+        raise
 
 
 class ArtifactStore:
