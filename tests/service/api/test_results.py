@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service.sweep import remove
+from service.sweep import purge
 
 BASE = "/v1/segmentations"
 
@@ -127,7 +127,7 @@ def test_events_run_to_the_end(live: Any, nifti: bytes) -> None:
 
 def test_events_end_when_the_job_is_deleted(idle: Any, nifti: bytes) -> None:
     job = idle.post(nifti, kind="application/gzip").json()
-    timer = threading.Timer(0.5, remove, [idle.container, job["id"]])
+    timer = threading.Timer(0.5, purge, [idle.container, job["id"]])
     timer.start()
     with idle.http.stream("GET", job["links"]["events"]) as response:
         assert "event: deleted" in response.read().decode()
