@@ -3,7 +3,7 @@
 import numpy as np
 
 from .planes import Plane
-from .rawpixels import UndecodableError, raw_plane, stored_plane
+from .rawpixels import UndecodableError, is_native, raw_plane, stored_plane
 
 
 def drop_identical(groups: list[list[Plane]]) -> tuple[list[list[Plane]], int]:
@@ -21,10 +21,12 @@ def drop_identical(groups: list[list[Plane]]) -> tuple[list[list[Plane]], int]:
 
 def _without_copies(group: list[Plane]) -> list[Plane]:
     """One of each SOP instance and frame, as far as the copies' pixels are identical."""
+    first: dict[tuple[str, int | None], Plane] = {}
     kept: list[Plane] = []
     for plane in group:
-        twins = [other for other in kept if _same_instance(plane, other)]
-        if not any(_same_pixels(plane, other) for other in twins):
+        identity = plane.file.sop_instance_uid, plane.frame
+        twin = first.setdefault(identity, plane) if identity[0] else plane
+        if twin is plane or not _same_pixels(plane, twin):
             kept.append(plane)
     return kept
 
@@ -33,17 +35,18 @@ def _identical(group: list[Plane]) -> bool:
     return all(_same_pixels(group[0], other) for other in group[1:])
 
 
-def _same_instance(one: Plane, other: Plane) -> bool:
-    uid = one.file.sop_instance_uid
-    return bool(uid) and uid == other.file.sop_instance_uid and one.frame == other.frame
-
-
 def _same_pixels(one: Plane, other: Plane) -> bool:
     if one.rescale != other.rescale:
         return False
-    if one.file.syntax == other.file.syntax and raw_plane(one) == raw_plane(other):
+    if _comparable_raw(one, other) and raw_plane(one) == raw_plane(other):
         return True
     try:
         return np.array_equal(stored_plane(one), stored_plane(other))
     except UndecodableError:
         return False
+
+
+def _comparable_raw(one: Plane, other: Plane) -> bool:
+    """Stored bytes speak for a plane; those of a compressed multi-frame file for all its planes."""
+    whole = one.frame is None and other.frame is None
+    return one.file.syntax == other.file.syntax and (whole or is_native(one.file))

@@ -58,8 +58,8 @@ class Parsed:
     marked: bool  # has the DICM prefix
 
 
-def parse(path: Path, tags: list[str] | None) -> Parsed:
-    """Read the header (only ``tags``, when given) and find the pixels.
+def parse(path: Path, tags: list[str]) -> Parsed:
+    """Read ``tags`` (keywords) of the header and find the pixels.
 
     Raises ``NotDicomError`` when the file is something else, ``TooLargeError`` for a deflate bomb,
     and whatever pydicom raises on a corrupt header.
@@ -107,7 +107,7 @@ def is_deflated(data: FileBytes) -> bool:
     return has_prefix(data) and DeflatedExplicitVRLittleEndian.encode() in data[:1024]
 
 
-def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
+def _parse_plain(data: FileBytes, tags: list[str]) -> Parsed:
     stream: Any = data if isinstance(data, mmap.mmap) else BytesIO(data)
     stream.seek(0)
     dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
@@ -118,10 +118,10 @@ def _parse_plain(data: FileBytes, tags: list[str] | None) -> Parsed:
     return Parsed(dataset, syntax, bool(little), pixels, len(data), has_prefix(data))
 
 
-def _parse_deflated(data: FileBytes, tags: list[str] | None) -> Parsed:
+def _parse_deflated(data: FileBytes, tags: list[str]) -> Parsed:
     meta, inflated = _inflate(data)
     stream = BytesIO(inflated)
-    wanted: list[BaseTag | int] | None = None if tags is None else [Tag(tag) for tag in tags]
+    wanted: list[BaseTag | int] = [Tag(tag) for tag in tags]
     dataset = read_dataset(
         stream, False, True, stop_when=lambda tag, *_: _is_pixel(tag), specific_tags=wanted
     )

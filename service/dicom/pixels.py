@@ -16,7 +16,7 @@ from .errors import DicomInputError
 from .geometry import NativeGrid
 from .planes import Plane
 from .quiet import quiet
-from .rawpixels import FileReader, Stored, UndecodableError
+from .rawpixels import FileReader, Stored, UndecodableError, is_native
 from .series import Series
 
 AIR_HU = -1024
@@ -84,13 +84,19 @@ def _read(planes: Sequence[Plane]) -> Stored:
 
 
 def _native(planes: Sequence[Plane]) -> bool:
-    return all(FileReader(plane.file, b"").native for plane in planes)
+    return all(is_native(plane.file) for plane in planes)
 
 
 def _read_run(run: list[tuple[int, Plane]], out: Stored) -> None:
     reader = FileReader.open(run[0][1].file)
-    for index, plane in run:
-        out[index] = reader.stored(plane.frame)
+    if len(run) == 1 or reader.native:
+        for index, plane in run:
+            out[index] = reader.stored(plane.frame)
+        return
+    place = {plane.frame: index for index, plane in run}
+    for frame, values in enumerate(reader.every(), start=1):
+        if frame in place:
+            out[place[frame]] = values
 
 
 def _values(stored: Stored, series: Series) -> tuple[NativeArray, tuple[str, ...]]:

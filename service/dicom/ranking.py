@@ -1,4 +1,4 @@
-"""The order in which ``auto`` prefers usable series. Documented in ``docs/``: keep both in step.
+"""The order in which ``auto`` prefers usable series.
 
 Compared in this order, the first difference decides:
 

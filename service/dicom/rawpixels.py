@@ -1,6 +1,7 @@
 """Stored pixel values of one file: native ones straight from the bytes, others by pydicom's
 decoders."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,21 @@ class FileReader:
 
     @property
     def native(self) -> bool:
-        return not UID(self.file.syntax).is_encapsulated
+        return is_native(self.file)
+
+    def every(self) -> Iterator[Stored]:
+        """Stored values of all frames of a compressed file in one pass, see ``stored``."""
+        value = self.raw(None)
+        self._check_declared(value)
+        try:
+            for values, _ in get_decoder(UID(self.file.syntax)).iter_array(
+                value, **self._options()
+            ):
+                yield used_bits(self._checked(values), self.file)
+        except UndecodableError:
+            raise
+        except Exception as error:  # every codec raises its own
+            raise UndecodableError from error
 
     def _extent(self, frame: int | None) -> tuple[int, int]:
         file = self.file
@@ -69,17 +84,23 @@ class FileReader:
         return values.astype(kind.newbyteorder("="), copy=False)
 
     def _decoded(self, frame: int | None) -> Stored:
-        file = self.file
         value = self.raw(frame)
-        size = declared_size(value, file.syntax)
-        if size is not None and size != (file.rows, file.columns):
-            raise UndecodableError
+        self._check_declared(value)
         try:
-            decoder = get_decoder(UID(file.syntax))
+            decoder = get_decoder(UID(self.file.syntax))
             values, _ = decoder.as_array(value, index=(frame or 1) - 1, **self._options())
         except Exception as error:  # every codec raises its own
             raise UndecodableError from error
-        if values.shape != (file.rows, file.columns):
+        return self._checked(values)
+
+    def _check_declared(self, value: bytes) -> None:
+        """The stream must not declare another size than the header, before it is decoded."""
+        size = declared_size(value, self.file.syntax)
+        if size is not None and size != (self.file.rows, self.file.columns):
+            raise UndecodableError
+
+    def _checked(self, values: NDArray[Any]) -> Stored:
+        if values.shape != (self.file.rows, self.file.columns):
             raise UndecodableError
         return np.asarray(values)
 
@@ -97,6 +118,11 @@ class FileReader:
             "pixel_representation": int(file.signed),
             "samples_per_pixel": 1,
         }
+
+
+def is_native(file: SourceFile) -> bool:
+    """Whether the pixels are stored uncompressed."""
+    return not UID(file.syntax).is_encapsulated
 
 
 def used_bits(values: Stored, file: SourceFile) -> Stored:

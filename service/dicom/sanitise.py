@@ -54,6 +54,27 @@ TRIAL_TYPE_2 = {
     "ClinicalTrialSiteName": "LO",
 }
 DEIDENTIFIED = {"PatientIdentityRemoved": "CS", "DeidentificationMethod": "LO"}
+COMPRESSION = (
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+UIDS = {
+    "StudyInstanceUID": "source study",
+    "SeriesInstanceUID": "source series",
+    "FrameOfReferenceUID": "frame of reference",
+}
+WANTED = [
+    "SpecificCharacterSet",
+    *TYPE_2,
+    *TYPE_3,
+    *TRIAL_REQUIRED,
+    *TRIAL_SUBJECT,
+    *TRIAL_TYPE_2,
+    *DEIDENTIFIED,
+    *COMPRESSION,
+    *UIDS,
+]
 ENUMERATED = {
     "PatientSex": {"M", "F", "O"},
     "PatientIdentityRemoved": {"YES", "NO"},
@@ -105,7 +126,7 @@ def canonical_sources(series: Series, uid_key: str) -> Sources:
 
 def _common(series: Series, uid_key: str) -> tuple[Dataset, tuple[str, ...]]:
     """What all slices share, and notes."""
-    source = parse(series.instances[0].file.path, None).dataset
+    source = parse(series.instances[0].file.path, WANTED).dataset
     made: list[str] = []
     common = Dataset()
     common.SpecificCharacterSet = UTF_8
@@ -204,11 +225,7 @@ def _add_compression(common: Dataset, source: Dataset) -> None:
 def _add_uids(
     common: Dataset, source: Dataset, series: Series, uid_key: str, made: list[str]
 ) -> None:
-    for keyword, role in (
-        ("StudyInstanceUID", "source study"),
-        ("SeriesInstanceUID", "source series"),
-        ("FrameOfReferenceUID", "frame of reference"),
-    ):
+    for keyword, role in UIDS.items():
         value = text(source, keyword)
         if not is_uid(value):
             value = derived_uid(uid_key, role)

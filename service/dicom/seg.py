@@ -1,4 +1,4 @@
-"""A native mask as one DICOM-SEG instance; the rules are in ``docs/conformance.md``."""
+"""A native mask as one DICOM-SEG instance that readers accept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -226,7 +226,11 @@ class _Gate:
         planes = [plane for record in records for plane in record.planes]
         if sum(plane.file.rows * plane.file.columns for plane in planes) > self.max_voxels:
             return [_refused(facts, records, "input_too_large")]
-        parts = merge_kinds(split_by_kind(sorted(planes, key=lambda plane: plane.number)))
+        planes.sort(key=lambda plane: plane.number)
+        try:
+            parts = merge_kinds(split_by_kind(planes))
+        except GateError as error:
+            return [_rejected(facts, Part(tuple(planes)), error)]
         return [found for part in parts for found in self._part(facts, part)]
 
     def _part(self, facts: SeriesFacts, part: Part) -> list[_Found]:

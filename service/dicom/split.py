@@ -15,8 +15,10 @@ from .geometry import (
     build_grid,
     sort_planes,
 )
-from .planes import SPLITTERS, Plane
+from .planes import SPLITTERS, Plane, Vector
 
+MAX_ORIENTATIONS = 32
+UNKNOWN: Vector = (9.0,) * 6  # no direction cosine; images without an orientation stay together
 TIMES = ("AcquisitionTime", "FrameAcquisitionDateTime", "ContentTime")
 NAMES = {
     "TemporalPositionIdentifier": "temporal position",
@@ -49,13 +51,18 @@ class Part:
 
 
 def split_by_kind(planes: Sequence[Plane]) -> list[Part]:
-    """By orientation (within 1e-3 of a direction cosine), then by ImageType."""
+    """By orientation (within 1e-3 of a direction cosine), then by ImageType.
+
+    Raises ``GateError`` (``mixed_orientations``) for a series that turns like a propeller.
+    """
     oriented = _by_orientation(planes)
     parts: list[Part] = []
     for group in oriented:
-        kinds = sorted({plane.image_type for plane in group})
-        for kind in kinds:
-            part = Part(tuple(plane for plane in group if plane.image_type == kind))
+        kinds: dict[tuple[str, ...], list[Plane]] = {}
+        for plane in group:
+            kinds.setdefault(plane.image_type, []).append(plane)
+        for kind in sorted(kinds):
+            part = Part(tuple(kinds[kind]))
             part = part.noting("split by image type") if len(kinds) > 1 else part
             parts.append(part.noting("split by orientation") if len(oriented) > 1 else part)
     return parts
@@ -156,19 +163,27 @@ def _by(name: str) -> Callable[[Plane], Any]:
 
 
 def _by_orientation(planes: Sequence[Plane]) -> list[list[Plane]]:
-    clusters: list[tuple[Vectors, list[Plane]]] = []
+    exact: dict[Vector, list[Plane]] = {}
     for plane in planes:
-        cosines = np.array(plane.orientation or (np.inf,) * 6)
-        for centre, members in clusters:
-            if np.array_equal(centre, cosines) or (
-                np.abs(centre - cosines).max() <= ORIENTATION_TOLERANCE
-            ):
-                members.append(plane)
-                break
+        exact.setdefault(plane.orientation or UNKNOWN, []).append(plane)
+    clusters: list[tuple[Vectors, list[Plane]]] = []
+    for orientation, members in exact.items():
+        cosines = np.array(orientation)
+        near = next((c for c in clusters if _close(c[0], cosines)), None)
+        if near is not None:
+            near[1].extend(members)
         else:
-            clusters.append((cosines, [plane]))
+            clusters.append((cosines, members))
+        if len(clusters) > MAX_ORIENTATIONS:
+            raise GateError(
+                "mixed_orientations", f"more than {MAX_ORIENTATIONS} orientations in one series"
+            )
     ordered = sorted(clusters, key=lambda cluster: tuple(-cluster[0]))
     return [members for _, members in ordered]
+
+
+def _close(one: Vectors, other: Vectors) -> bool:
+    return bool(np.abs(one - other).max() <= ORIENTATION_TOLERANCE)
 
 
 def _sorted(part: Part, groups: list[list[Plane]]) -> Part:

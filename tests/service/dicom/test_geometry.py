@@ -274,6 +274,23 @@ def test_enhanced_multi_frame_of_two_dimensions_is_split(tmp_path: Path) -> None
     assert np.allclose(load(found.series[0]).volume.affine, GRID.affine)
 
 
+def test_compressed_enhanced_stacks_are_not_taken_for_duplicates(tmp_path: Path) -> None:
+    recipe = Recipe(modality="MR", intercept=0, syntax="1.2.840.10008.1.2.5")
+    path = write_enhanced(tmp_path / "enhanced", [VALUES, VALUES + 1], GRID, recipe)
+    found = scan([path], "mr")
+    assert [int(load(s).volume.array.max()) for s in found.series] == [100, 101]
+
+
+def test_a_series_that_turns_is_rejected_in_one_line(tmp_path: Path) -> None:
+    def turn(dataset: Dataset, index: int) -> None:
+        angle = index * np.pi / 40
+        dataset.ImageOrientationPatient = [np.cos(angle), np.sin(angle), 0, 0, 0, -1]
+
+    grid = Grid((40, 6, 6))
+    paths = write_series(tmp_path, body(grid), grid, Recipe(edit=turn))
+    assert code_of(paths) == "mixed_orientations"
+
+
 def test_enhanced_frames_without_description_are_rejected(tmp_path: Path) -> None:
     def cut(dataset: Dataset, index: int) -> None:
         dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[:4]
