@@ -145,10 +145,10 @@ def test_bad_input(
     make, codes = BAD[kind]
     paths = make(tmp_path / "upload", made)
     upload = Upload((made.zip(tmp_path / "a.zip", paths),) if zipped else tuple(paths))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError) as caught:
         intake.submit(container, upload, CT)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert caught.value.code in codes
     assert nothing_left(container)
     assert container.audit.entries() == ()

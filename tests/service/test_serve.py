@@ -49,7 +49,7 @@ def serving(state: Path, models_dir: Path) -> Iterator[tuple[subprocess.Popen[by
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(url, process), 30)
+        until(lambda: answers(url, process), 90)
         yield process, url
     finally:
         process.kill()
@@ -78,7 +78,7 @@ def submit(url: str, archive: Path) -> str:
         params={"modality": "ct", "profile": "paper"},
         content=archive.read_bytes(),
         headers={"Content-Type": "application/zip"},
-        timeout=30,
+        timeout=120,
     )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
@@ -104,13 +104,13 @@ def test_a_stop_and_a_kill_in_the_middle_lose_and_double_nothing(
 
     with serving(state, models_dir) as (process, url):
         job_id = submit(url, archive)
-        until(lambda: job(url, job_id)["stage"] == "inference", 20)
+        until(lambda: job(url, job_id)["stage"] == "inference", 60)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert ledger(state) == [(job_id, "queued", 1, 0)]
 
     with serving(state, models_dir) as (process, url):
-        until(lambda: job(url, job_id)["stage"] == "inference", 20)
+        until(lambda: job(url, job_id)["stage"] == "inference", 60)
         process.kill()
         process.wait()
     assert ledger(state) == [(job_id, "running", 2, 0)]
@@ -118,7 +118,7 @@ def test_a_stop_and_a_kill_in_the_middle_lose_and_double_nothing(
 
     with serving(state, models_dir) as (process, url):
         assert submit(url, archive) == job_id
-        until(lambda: job(url, job_id)["status"] in ("succeeded", "failed"), 60)
+        until(lambda: job(url, job_id)["status"] in ("succeeded", "failed"), 120)
         assert httpx.get(f"{url}/v1/segmentations/{job_id}/seg").status_code == 200
         second = run_serve(state, models_dir, "--port", str(free_port()))
         assert (second.returncode, "state_locked" in second.stderr) == (1, True)
@@ -138,7 +138,7 @@ def run_serve(state: Path, models_dir: Path, *arguments: str) -> "subprocess.Com
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

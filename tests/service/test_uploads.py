@@ -32,13 +32,13 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """No upload takes 5 s or 200 MB."""
+    """No upload takes 5 s (of CPU: the machine may be busy) or 200 MB."""
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     yield
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert peak < 200 * MIB
 
 
