@@ -33,19 +33,21 @@ class Draw:
 
 
 class Augment:
-    """Random patches of one modality. ``borrowed`` draws dress a CT patch as MR."""
+    """Random patches of one modality. A borrowed CT patch is dressed as MR."""
 
     def __init__(self, config: AugmentConfig, spec: ModalitySpec, modality: Modality) -> None:
         self._config, self._modality = config, modality
         self._patch, self._spacing_mm = spec.patch, spec.spacing_mm
 
-    def __call__(self, sample: Sample, rng: Generator, *, borrowed: bool = False) -> Draw:
+    def __call__(self, sample: Sample, rng: Generator) -> Draw:
         centre = self._centre(sample, rng)
         image, label = self._cut(sample, centre, rng)
         grows = sample.quality != "full" and rng.random() < self._config.synthetic_tumours
         if grows and LIVER in label:
             image, label = add_tumours(image, label, sample.modality, self._spacing_mm, rng)
-        return Draw(self._intensity(image, rng, borrowed), label, sample.quality, sample.name)
+        return Draw(
+            self._intensity(image, rng, sample.borrowed), label, sample.quality, sample.name
+        )
 
     def _centre(self, sample: Sample, rng: Generator) -> NDArray[np.int64]:
         """A voxel of tumour or liver (each half of the time, where both are), or any."""
@@ -64,9 +66,10 @@ class Augment:
     ) -> tuple[ImageArray, MaskArray]:
         """Sample the patch around ``centre``, through a random affine where one is configured."""
         shape, patch = np.array(sample.image.shape), np.array(self._patch)
-        start = np.clip(centre - patch // 2, 0, np.maximum(shape - patch, 0))
+        extent = patch * np.divide(self._spacing_mm, sample.spacing_mm)  # in the sample's voxels
+        start = np.clip(centre - extent // 2, 0, np.maximum(shape - extent, 0))
         matrix = self._matrix(sample.spacing_mm, rng)
-        middle = start + (patch - 1) / 2
+        middle = start + (extent - 1) / 2
         box, offset = _support(matrix, middle, patch, shape)
         place: dict[str, Any] = {"matrix": matrix, "offset": offset, "output_shape": self._patch}
         image = sample.image[box].astype(np.float32)
@@ -149,8 +152,11 @@ def _quarter_turn(count: int) -> Matrix:
 
 
 def _curve(image: ImageArray, rng: Generator) -> ImageArray:
-    """A random smooth curve that keeps 0: an unseen contrast of the same anatomy."""
+    """A random smooth curve that keeps 0: an unseen contrast of the same anatomy. Now and then its
+    lower end is bright, as fat is in T1."""
     values = np.concatenate([[0.0], np.clip(rng.normal(_CURVE[1:], 0.3), 0.0, 1.0)])
     if rng.random() < 0.4:
         values[1:] = 1.0 - values[1:] * rng.uniform(0.5, 1.0)
+    if rng.random() < 0.3:
+        values[1] = rng.uniform(0.4, 1.0)
     return np.asarray(np.interp(image, _CURVE, values), np.float32)

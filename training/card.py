@@ -94,9 +94,10 @@ def _training(spec: ModelSpec, cases: Sequence[Case]) -> str:
 
 
 def _export(spec: ModelSpec) -> str:
-    rows = "".join(f"| {name} | {value:.1e} |\n" for name, value in spec.export["reached"].items())
+    reached = spec.export["reached"]
+    rows = "".join(f"| {name} | {value:.1e} |\n" for name, value in reached.items())
     return (
-        "\n## Export\n\nLargest difference from the zero-filled two-stream network, relative to the "
-        f"largest logit (refused above {spec.export['tolerance']:.0e}):\n\n"
+        "\n## Export\n\nLargest difference from the zero-filled two-stream network, relative to "
+        f"the largest logit (refused above {spec.export['tolerance']:.0e}):\n\n"
         f"| graph | difference |\n|---|---|\n{rows}"
     )

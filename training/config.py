@@ -100,9 +100,6 @@ class TrainConfig(Frozen):
         for name, given in (("modalities", self.modalities), ("postprocess", self.postprocess)):
             if len(given) != len(MODALITIES):
                 raise ValueError(f"{name} must be {', '.join(MODALITIES)}")
-        orientations = {spec.orientation for spec in self.modalities.values()}
-        if self.augment.borrow_ct and len(orientations) > 1:
-            raise ValueError("augment.borrow_ct needs one orientation for both modalities")
         if self.validation_profile not in self.profiles:
             raise ValueError(f"validation_profile {self.validation_profile!r} is not a profile")
         return self

@@ -21,7 +21,7 @@ from torch import Tensor
 from model.errors import ConfigError, InputError
 from model.nifti import read_nifti
 from model.preprocess import prepare, resample_label
-from model.spec import ModalitySpec
+from model.spec import FixedIntensity, ModalitySpec
 from model.types import MODALITIES, MaskArray, Modality, SpacingZYX
 from model.volume import Volume
 
@@ -31,6 +31,7 @@ from .sample import Quality, Sample
 from .synthetic import phantom
 
 INDEX = "cases.json"
+BORROWED_HU = FixedIntensity(lo=-160, hi=240)  # wide enough that fat is not air
 TEST = "test"  # the role of cases that neither train nor validate
 _CACHE_VERSION = 1  # raise when preprocessing gives other arrays
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
@@ -130,8 +131,10 @@ def load_samples(
 ) -> list[Sample]:
     """Preprocessed training samples, read from ``cache`` where they lie there already."""
     numbers = range(config.data.phantoms)
+    lent = [case for case in cases if case.modality == "ct" and config.augment.borrow_ct]
     makers: list[Callable[[], Sample]] = [
         *(partial(_real_sample, case, config, cache) for case in cases),
+        *(partial(_real_sample, case, config, cache, borrowed=True) for case in lent),
         *(partial(_phantom_sample, m, n, config, cache) for m in MODALITIES for n in numbers),
     ]
     samples = []
@@ -146,7 +149,9 @@ class Batches:
 
     def __init__(self, samples: Sequence[Sample], config: TrainConfig, rank: int = 0) -> None:
         self._config, self._rank = config, rank
-        self._samples = {m: [s for s in samples if s.modality == m] for m in MODALITIES}
+        own = [s for s in samples if not s.borrowed]
+        self._samples = {m: [s for s in own if s.modality == m] for m in MODALITIES}
+        self._borrowed = [s for s in samples if s.borrowed]
         self._augment = {m: Augment(config.augment, config.modalities[m], m) for m in MODALITIES}
 
     def __len__(self) -> int:
@@ -170,10 +175,10 @@ class Batches:
 
     def _draw(self, modality: Modality, rng: Generator) -> Draw:
         borrowed = modality == "mr" and rng.random() < self._config.augment.borrow_ct
-        pool = self._samples["ct" if borrowed else modality]
+        pool = self._borrowed if borrowed else self._samples[modality]
         weights = np.array([s.weight for s in pool])
         sample = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        return self._augment[modality](sample, rng, borrowed=borrowed)
+        return self._augment[modality](sample, rng)
 
     @property
     def _size(self) -> int:
@@ -239,13 +244,16 @@ def _preprocess(volume: Volume, label: MaskArray, spec: ModalitySpec) -> Arrays:
     return prepared.array.astype(np.float16), resample_label(label, volume.affine, prepared)
 
 
-def _real_sample(case: Case, config: TrainConfig, cache: Path) -> Sample:
-    spec = config.modalities[case.modality]
+def _real_sample(case: Case, config: TrainConfig, cache: Path, *, borrowed: bool = False) -> Sample:
+    modality: Modality = "mr" if borrowed else case.modality
+    spec = config.modalities[modality]
+    if borrowed:
+        spec = spec.model_copy(update={"intensity": BORROWED_HU})
     stamps = [file.stat().st_mtime_ns for file in (case.image, case.label)]
     key = f"{spec.model_dump_json()}{case.spacing_mm}{stamps}"
     arrays = _cached(cache, case.name, key, lambda: _preprocess(*read_case(case), spec))
     weight = config.data.weights.get(case.name, 1.0)
-    return Sample(case.name, case.modality, case.quality, *arrays, spec.spacing_mm, weight)
+    return Sample(case.name, modality, case.quality, *arrays, spec.spacing_mm, weight, borrowed)
 
 
 def _phantom_sample(modality: Modality, number: int, config: TrainConfig, cache: Path) -> Sample:
@@ -262,7 +270,7 @@ def _cached(cache: Path, name: str, key: str, make: Callable[[], Arrays]) -> Arr
     file = cache / f"{name.replace('/', '_')}-{digest}.npz"
     if file.is_file():
         try:
-            with np.load(file, allow_pickle=False) as kept:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
                 return kept["image"], kept["label"]
         except _UNREADABLE:
             file.unlink()

@@ -18,7 +18,8 @@ Quality: TypeAlias = Literal["full", "merged", "healthy", "pseudo"]
 class Sample:
     """A preprocessed case: ``image`` float16 in [0, 1], ``label`` uint8, both ``(z, y, x)``.
 
-    ``weight``: how often it is drawn, relative to the others of its modality.
+    ``weight``: how often it is drawn, relative to the others of its modality. ``borrowed``: a CT
+    case on MR's grid, in a wide window, whose intensities are remapped each time it is drawn.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Sample:
     label: MaskArray
     spacing_mm: SpacingZYX
     weight: float = 1.0
+    borrowed: bool = False
     _flat: dict[int, NDArray[np.int64]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
