@@ -1,1 +1,1 @@
-"""A-QCF-Net: network, preprocessing, inference and measurement. Knows no web, queue, SQL or DICOM."""
+"""A-QCF-Net: network, preprocessing, inference, measurement. No web, queue, SQL or DICOM here."""

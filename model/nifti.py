@@ -15,6 +15,7 @@ from .types import Affine, Modality, NativeArray, ShapeZYX
 from .volume import Volume, check_grid
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_MAX_OFFSET = 1 << 24  # header extensions end long before
 _GZIP = b"\x1f\x8b"
 _GZIP_LEVEL = 1  # masks shrink a hundredfold at any level
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
@@ -156,7 +157,7 @@ def _read_voxels(stream: BinaryIO, header: np.void, shape: ShapeZYX) -> NativeAr
         )
     order = header.dtype["sizeof_hdr"].byteorder
     dtype = np.dtype(_DTYPES[code]).newbyteorder("<" if order in "=<" else ">")
-    stream.seek(int(header["vox_offset"]))
+    stream.seek(_offset(header))
     array = np.empty(shape, dtype)
     view, filled = array.reshape(-1).view(np.uint8).data, 0
     while filled < len(view):
@@ -165,6 +166,14 @@ def _read_voxels(stream: BinaryIO, header: np.void, shape: ShapeZYX) -> NativeAr
             raise EOFError
         filled += count
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _offset(header: np.void) -> int:
+    """Where the voxels begin: after the header, and not so far that seeking there is work."""
+    offset = float(header["vox_offset"])
+    if not header.dtype.itemsize <= offset <= _MAX_OFFSET:
+        raise InputError(f"the header puts the voxels at byte {offset}", code="not_nifti")
+    return int(offset)
 
 
 def _scaled(array: NativeArray, header: np.void) -> NativeArray:

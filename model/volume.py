@@ -52,9 +52,7 @@ def spacing_mm(affine: Affine) -> SpacingZYX:
 def check_grid(shape: tuple[int, ...], affine: Affine) -> None:
     """Refuse what is not a regular orthogonal 3-D grid; see ``Volume`` for the codes."""
     if len(shape) != 3:
-        raise GeometryError(
-            f"the image has {len(shape)} dimensions, a volume has 3", code="not_3d"
-        )
+        raise GeometryError(f"the image has {len(shape)} dimensions, a volume has 3", code="not_3d")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and (spacing > 0).all()):
         raise GeometryError(

@@ -14,6 +14,7 @@ from model.spec import ModelFolder
 
 from .cases import LoadedCase
 from .dicom.pixels import LoadedSeries
+from .dicom.sr import MAX_LESIONS
 from .domain import ArtifactName, Finding, Outcome, Stage
 from .observability import StageTimer
 from .reports import SegFile, write_seg, write_sr
@@ -61,8 +62,14 @@ def produce(
         engine=result.engine,
         applied=result.applied,
         proof=seg.proof.to_dict() if seg else None,
-        notes=(*case.notes, *(seg.sources.notes if seg else ())),
+        notes=(*case.notes, *(seg.sources.notes if seg else ()), *_left_out(result, seg)),
     )
+
+
+def _left_out(result: Result, seg: SegFile | None) -> Iterator[str]:
+    count = len(result.measurements.lesions)
+    if seg is not None and count > MAX_LESIONS:
+        yield f"The report lists the {MAX_LESIONS} largest of {count} lesions."
 
 
 class _Clock(StageTimer):

@@ -29,7 +29,10 @@ MM3_PER_ML = 1000.0
 DECIMALS = 3
 
 
-def build_sr(  # noqa: PLR0917
+MAX_LESIONS = 50  # a report of hundreds takes seconds to write and nobody reads it
+
+
+def build_sr(
     series: Series,
     seg: Dataset,
     measurements: Measurements,
@@ -38,7 +41,8 @@ def build_sr(  # noqa: PLR0917
     uid_key: str,
     sources: Sources | None = None,
 ) -> Dataset:
-    """A report of the whole liver, each segment that holds a voxel, and every lesion.
+    """A report of the whole liver, each segment that holds a voxel, and each of the
+    ``MAX_LESIONS`` largest lesions.
 
     ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. Lesions have
     their own tracking UIDs (the SEG holds them together in one segment). A liver of 0 ml is
@@ -114,7 +118,7 @@ class _Author:
                 for label in labels
                 if volumes.get(label.value, 0.0) > 0
             ),
-            *(self.lesion(lesion, hounsfield) for lesion in measurements.lesions),
+            *(self.lesion(lesion, hounsfield) for lesion in measurements.lesions[:MAX_LESIONS]),
         ]
 
     def whole_liver(self, volume_ml: float) -> Group:

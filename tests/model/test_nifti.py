@@ -161,3 +161,15 @@ def test_a_bomb_behind_the_header_is_not_unpacked(tmp_path: Path) -> None:
     packed = gzip.compress((tmp_path / "a.nii").read_bytes() + bytes(50_000_000))
     (tmp_path / "b.nii.gz").write_bytes(packed)
     assert read_nifti(tmp_path / "b.nii.gz", "ct").shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -1.0, 0.0, 1e12])
+def test_an_impossible_voxel_offset_is_refused(tmp_path: Path, offset: float) -> None:
+    path = tmp_path / "a.nii"
+    write_nifti(path, np.zeros((3, 4, 5), np.int16), np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.array([offset], "<f4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="puts the voxels") as caught:
+        read_nifti(path, "ct")
+    assert caught.value.code == "not_nifti"

@@ -18,7 +18,7 @@ from model.spec import LIVER_LABEL, TUMOUR_LABEL
 from service.dicom.pixels import LoadedSeries, load
 from service.dicom.seg import Algorithm, build_seg, to_bytes
 from service.dicom.series import choose, scan
-from service.dicom.sr import build_sr, lesion_tracking_uid
+from service.dicom.sr import MAX_LESIONS, build_sr, lesion_tracking_uid
 
 LABELS = (LIVER_LABEL, TUMOUR_LABEL)
 ALGORITHM = Algorithm("A-QCF-Net small", "1.0")
@@ -94,6 +94,15 @@ def test_healthy_and_empty(tmp_path: Path) -> None:
     assert "Measurement failure" in {
         str(element.value) for element in document.iterall() if element.keyword == "CodeMeaning"
     }
+
+
+def test_a_noisy_mask_lists_its_largest_lesions_only(tmp_path: Path) -> None:
+    case = load(choose(scan(write_series(tmp_path / "in", VALUES, GRID), "ct"))[0])
+    mask = np.ones_like(labels(VALUES))
+    mask[::3, ::3, ::3] = 2
+    report(case, mask, tmp_path / "noisy.dcm")
+    names = [group["TrackingIdentifier"] for group in groups(tmp_path / "noisy.dcm")]
+    assert sum(name.startswith("Lesion ") for name in names) == MAX_LESIONS
 
 
 def test_real_ct(real: Real, tmp_path: Path) -> None:
