@@ -230,7 +230,8 @@ def _validate(session: Session, cases: Sequence[Case], progress: Progress) -> No
     state.best = state.best if score is None else max(state.best, score)
     if fabric.is_global_zero:
         _record(session, scores, better)
-        progress.validated(state.step, scores)
+        if scores:
+            progress.validated(state.step, scores)
 
 
 def _record(session: Session, scores: Sequence[CaseScore], better: bool) -> None:

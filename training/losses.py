@@ -18,13 +18,13 @@ def dice_ce(logits: Tensor, label: Tensor, *, epsilon: float = EPSILON) -> Tenso
 
     ``logits``: ``(n, classes, z, y, x)``; ``label``: ``(n, z, y, x)`` integers. A scalar.
     """
-    return _dice_ce(F.log_softmax(logits.float(), 1), label.long(), epsilon)
+    return _dice_ce(_log_softmax(logits), label.long(), epsilon)
 
 
 def merged_dice_ce(logits: Tensor, label: Tensor, *, epsilon: float = EPSILON) -> Tensor:
     """The same for labels that count tumour as liver: classes 1 and 2 are one class, with the sum
     of their probabilities. A voxel that is known to be tumour (2) must still be called so."""
-    log_p = F.log_softmax(logits.float(), 1)
+    log_p = _log_softmax(logits)
     merged = torch.stack([log_p[:, 0], torch.logsumexp(log_p[:, 1:], 1)], 1)
     loss = _dice_ce(merged, label.clamp(max=1).long(), epsilon)
     known = label == TUMOUR
@@ -59,6 +59,11 @@ def _rules(
         (merged_dice_ce, 1.0, having("merged")),
         (dice_ce, pseudo_weight, having("pseudo")),
     )
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In float32 at least: sums over a patch overflow the half types."""
+    return F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), 1)
 
 
 def _dice_ce(log_p: Tensor, label: Tensor, epsilon: float) -> Tensor:
