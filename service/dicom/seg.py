@@ -35,7 +35,7 @@ class Algorithm:
     version: str
 
 
-def build_seg(  # noqa: PLR0917
+def build_seg(
     series: Series,
     mask: MaskArray,
     labels: Sequence[Label],
