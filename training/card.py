@@ -88,7 +88,8 @@ def _training(spec: ModelSpec, cases: Sequence[Case]) -> str:
     )
     return (
         f"\n## Training\n\n{spec.training['steps']} steps, seed {spec.training['seed']}, "
-        f"{spec.training['phantoms_per_modality']} phantoms per modality besides:\n\n"
+        f"{spec.training['phantoms_per_modality']} phantoms of abdomens and "
+        f"{spec.training['heads_per_modality']} of heads per modality besides:\n\n"
         f"| case | patient | labels | licence |\n|---|---|---|---|\n{rows}"
     )
 

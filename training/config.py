@@ -35,6 +35,8 @@ class DataConfig(Frozen):
     weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     phantoms: NonNegativeInt = 0
     phantom_weight: PositiveFloat = 0.25
+    heads: NonNegativeInt = 0  # phantoms without a liver, per modality: what is not to be found
+    head_weight: PositiveFloat = 0.1
 
 
 class AugmentConfig(Frozen):

@@ -28,7 +28,7 @@ from model.volume import Volume
 from .augment import Augment, Draw
 from .config import DataConfig, TrainConfig
 from .sample import Quality, Sample
-from .synthetic import phantom
+from .synthetic import head_phantom, phantom
 
 INDEX = "cases.json"
 BORROWED_HU = FixedIntensity(lo=-160, hi=240)  # wide enough that fat is not air
@@ -130,12 +130,17 @@ def load_samples(
     cases: Sequence[Case], config: TrainConfig, cache: Path, tell: Callable[[int, int], None]
 ) -> list[Sample]:
     """Preprocessed training samples, read from ``cache`` where they lie there already."""
-    numbers = range(config.data.phantoms)
+    data = config.data
     lent = [case for case in cases if case.modality == "ct" and config.augment.borrow_ct]
     makers: list[Callable[[], Sample]] = [
         *(partial(_real_sample, case, config, cache) for case in cases),
         *(partial(_real_sample, case, config, cache, borrowed=True) for case in lent),
-        *(partial(_phantom_sample, m, n, config, cache) for m in MODALITIES for n in numbers),
+        *(
+            partial(_made_sample, kind, m, n, config, cache)
+            for kind, count in (("phantom", data.phantoms), ("head", data.heads))
+            for m in MODALITIES
+            for n in range(count)
+        ),
     ]
     samples = []
     for make in makers:
@@ -256,12 +261,21 @@ def _real_sample(case: Case, config: TrainConfig, cache: Path, *, borrowed: bool
     return Sample(case.name, modality, case.quality, *arrays, spec.spacing_mm, weight, borrowed)
 
 
-def _phantom_sample(modality: Modality, number: int, config: TrainConfig, cache: Path) -> Sample:
-    spec, name = config.modalities[modality], f"{modality}/phantom_{number:03d}"
+def _made_sample(
+    kind: str, modality: Modality, number: int, config: TrainConfig, cache: Path
+) -> Sample:
+    spec, name = config.modalities[modality], f"{modality}/{kind}_{number:03d}"
     rng = np.random.default_rng((config.seed + number, MODALITIES.index(modality)))
+    make = phantom if kind == "phantom" else _head
     key = f"{spec.model_dump_json()}{config.seed}"
-    arrays = _cached(cache, name, key, lambda: _preprocess(*phantom(modality, rng), spec))
-    return Sample(name, modality, "full", *arrays, spec.spacing_mm, config.data.phantom_weight)
+    arrays = _cached(cache, name, key, lambda: _preprocess(*make(modality, rng), spec))
+    weight = config.data.phantom_weight if kind == "phantom" else config.data.head_weight
+    return Sample(name, modality, "full", *arrays, spec.spacing_mm, weight)
+
+
+def _head(modality: Modality, rng: Generator) -> tuple[Volume, MaskArray]:
+    volume = head_phantom(rng, modality)
+    return volume, np.zeros(volume.shape, np.uint8)
 
 
 def _cached(cache: Path, name: str, key: str, make: Callable[[], Arrays]) -> Arrays:

@@ -104,6 +104,7 @@ def export_run(
             "training": {
                 "cases": [{"case": c.name, "licence": c.licence} for c in train_cases],
                 "phantoms_per_modality": config.data.phantoms,
+                "heads_per_modality": config.data.heads,
                 "steps": _steps_done(run),
                 "seed": config.seed,
             },

@@ -275,6 +275,17 @@ def test_label_quality_is_never_stale(own: Path, tmp_path: Path, make_config: Co
     assert sample.quality == "healthy"
 
 
+def test_heads_join_as_cases_without_a_liver(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(data={"heads": 1, "head_weight": 0.2})
+    samples = load_samples([], config, tmp_path, lambda *_: None)
+    assert [(s.name, s.weight) for s in samples] == [("ct/head_000", 0.2), ("mr/head_000", 0.2)]
+    for sample in samples:
+        assert sample.image.max() > 0.5
+        assert not sample.label.any()
+
+
 def test_phantoms_join_and_are_the_same_from_the_cache(
     tmp_path: Path, make_config: ConfigMaker
 ) -> None:
