@@ -78,6 +78,8 @@ class ModalitySpec(Frozen):
     def _check(self) -> "ModalitySpec":
         if any(side % DIVISOR for side in self.patch):
             raise ValueError(f"patch {self.patch} is not a multiple of {DIVISOR} in each axis")
+        if self.patch == (DIVISOR, DIVISOR, DIVISOR):
+            raise ValueError(f"patch {self.patch} leaves one voxel at the deepest scale")
         if sorted(self.orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
             raise ValueError(f"orientation {self.orientation!r} does not name three axes")
         return self

@@ -75,7 +75,7 @@ def test_a_mask_comes_back_in_the_same_place(
         orientation=wanted,
         spacing_mm=(1.5, 1.5, 1.5),
         intensity=FixedIntensity(lo=-200, hi=200),
-        patch=(16, 16, 16),
+        patch=(16, 16, 32),
     )
     prepared = prepare(Volume(array.astype(np.int16), affine, "ct"), view)
     on_grid = resample_label(np.ascontiguousarray(label), affine, prepared)

@@ -55,7 +55,8 @@ def test_no_manifest_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("patch", "orientation"), [((32, 48, 40), "RAS"), ((32, 48, 48), "RLS"), ((32, 48, 48), "RA")]
+    ("patch", "orientation"),
+    [((32, 48, 40), "RAS"), ((16, 16, 16), "RAS"), ((32, 48, 48), "RLS"), ((32, 48, 48), "RA")],
 )
 def test_impossible_views_are_refused(patch: tuple[int, int, int], orientation: str) -> None:
     with pytest.raises(ValidationError):
