@@ -221,7 +221,7 @@ def test_percentiles_of_an_empty_foreground() -> None:
         orientation="RAS",
         spacing_mm=(1, 1, 1),
         intensity=PercentileIntensity(),
-        patch=(16, 16, 16),
+        patch=(16, 16, 32),
     )
     assert not prepare(Volume(np.zeros((5, 5, 5)), np.eye(4), "mr"), view).array.any()
 

@@ -14,7 +14,7 @@ MR_LAS = {
     "orientation": "LAS",
     "spacing_mm": [1, 1, 1],
     "intensity": {"kind": "percentile"},
-    "patch": [16, 16, 16],
+    "patch": [16, 16, 32],
 }
 
 
