@@ -123,6 +123,7 @@ def _infer(
             classes,
             batch=batch,
             skip_empty=profile.skip_empty,
+            follow=profile.follow,
             progress=report,
         )
 

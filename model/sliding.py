@@ -2,7 +2,8 @@
 
 Plan and blend are those of MONAI's ``sliding_window_inference(mode="gaussian")`` (section 3.3.3),
 which the tests hold them to. Two savings change nothing: a window that is all zeros is not run
-(the network maps zeros to its head's bias), and windows travel in batches.
+(the network maps zeros to its head's bias), and windows travel in batches. A third, ``follow``,
+leaves out windows that no liver comes near to.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .types import Batch, ImageArray, ShapeZYX
 
 _SIGMA = 0.125  # of the patch side
 _LEAST = 1e-3  # a corner still counts this much
+_REACH = 4  # voxels; foreground this near to a window may go on inside it
+_UNSEEN = 10.0  # background logit where no window was run
 
 Predict = Callable[[Batch], Batch]
 
@@ -30,6 +34,12 @@ class Window:
     @property
     def box(self) -> tuple[slice, slice, slice]:
         z, y, x = (slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
+        return z, y, x
+
+    @property
+    def around(self) -> tuple[slice, slice, slice]:
+        """The box and ``_REACH`` voxels more on every side."""
+        z, y, x = (slice(max(0, s.start - _REACH), s.stop + _REACH) for s in self.box)
         return z, y, x
 
 
@@ -59,13 +69,15 @@ def slide(
     *,
     batch: int = 1,
     skip_empty: bool = True,
+    follow: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> ImageArray:
     """Blended logits ``(classes, z, y, x)`` of ``array`` ``(z, y, x)``.
 
     ``predict`` maps ``(n, 1, *patch)`` to ``(n, classes, *patch)``, n up to ``batch``.
-    ``skip_empty``: windows of zeros share the logits of one such window. ``progress`` hears the
-    fraction done after each batch, and may raise to stop.
+    ``skip_empty``: windows of zeros share the logits of one such window. ``follow``: every other
+    window is run, and of the rest only those that foreground reaches; what no window saw is
+    background. ``progress`` hears the fraction done after each batch, and may raise to stop.
     """
     windows = plan(_shape(array), patch, overlap)
     blend = _Blend(classes, _shape(array), importance(patch))
@@ -75,13 +87,14 @@ def slide(
         for window in empty:
             blend.add(window, nothing)
     done = 0
-    for group in _groups(full, batch):
-        logits = predict(np.stack([array[window.box] for window in group])[:, None])
-        for window, part in zip(group, logits, strict=True):
-            blend.add(window, part)
-        done += len(group)
-        if progress is not None:
-            progress(done / len(full))
+    for wave in _following(full, blend) if follow else (full,):
+        for group in _groups(wave, batch):
+            logits = predict(np.stack([array[window.box] for window in group])[:, None])
+            for window, part in zip(group, logits, strict=True):
+                blend.add(window, part)
+            done += len(group)
+            if progress is not None:
+                progress(done / len(full))
     return blend.result()
 
 
@@ -99,8 +112,16 @@ class _Blend:
         self._sum[:, *window.box] += self._scratch
         self._weight[window.box] += self._weights
 
+    def foreground(self) -> NDArray[np.bool_]:
+        """Where some class beats the background so far."""
+        found: NDArray[np.bool_] = (self._sum[1:] > self._sum[0]).any(axis=0)
+        return found
+
     def result(self) -> ImageArray:
+        unseen = self._weight == 0
+        self._weight[unseen] = 1
         self._sum /= self._weight
+        self._sum[0][unseen] = _UNSEEN
         return self._sum
 
 
@@ -128,6 +149,27 @@ def _split(
     filled = [bool(array[window.box].any()) for window in windows]
     full = tuple(window for window, some in zip(windows, filled, strict=True) if some)
     return full, tuple(window for window, some in zip(windows, filled, strict=True) if not some)
+
+
+def _following(windows: tuple[Window, ...], blend: _Blend) -> Iterator[tuple[Window, ...]]:
+    """Every other window, as on a chess board; then, round after round, those that foreground
+    touches or comes near to, until it touches none."""
+    wave, waiting = _chess_board(windows)
+    while wave:
+        yield tuple(wave)
+        found = blend.foreground()
+        wave = [window for window in waiting if found[window.around].any()]
+        waiting = [window for window in waiting if window not in wave]
+
+
+def _chess_board(windows: tuple[Window, ...]) -> tuple[list[Window], list[Window]]:
+    """The windows on white and on black fields of their grid."""
+    starts = [sorted({window.start[axis] for window in windows}) for axis in range(3)]
+    fields: tuple[list[Window], list[Window]] = ([], [])
+    for window in windows:
+        place = sum(line.index(at) for line, at in zip(starts, window.start, strict=True))
+        fields[place % 2].append(window)
+    return fields
 
 
 def _groups(windows: tuple[Window, ...], batch: int) -> Iterator[tuple[Window, ...]]:

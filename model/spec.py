@@ -92,6 +92,7 @@ class Profile(Frozen):
     overlap: float = Field(ge=0.0, lt=1.0)
     precision: Literal["f32", "bf16"] = "f32"
     skip_empty: bool = True
+    follow: bool = False  # run only windows that the liver comes near to, beside every other one
     agreement: float | None = None
     speedup: float | None = None
 

@@ -98,3 +98,42 @@ def test_progress_rises_to_one_and_may_stop() -> None:
 def test_a_patch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not fit"):
         plan((16, 16, 15), (16, 16, 16), 0.5)
+
+
+def bright(batch: np.ndarray) -> np.ndarray:
+    """Foreground where a voxel is above one half."""
+    return np.concatenate([0.5 - batch, batch - 0.5], axis=1)
+
+
+def counting(seen: list[int]):  # type: ignore[no-untyped-def]
+    def predict(batch: np.ndarray) -> np.ndarray:
+        seen.append(len(batch))
+        return bright(batch)
+
+    return predict
+
+
+@given(
+    centre=st.tuples(st.integers(0, 79), st.integers(0, 63), st.integers(0, 63)),
+    radius=st.integers(20, 34),
+    overlap=st.sampled_from([0.0, 0.25, 0.5, 0.8]),
+)
+@settings(max_examples=60, deadline=None)
+def test_following_finds_the_whole_of_a_connected_organ(
+    centre: tuple[int, int, int], radius: int, overlap: float
+) -> None:
+    grid = np.indices((80, 64, 64)) - np.array(centre)[:, None, None, None]
+    array = np.where((grid**2).sum(0) <= radius**2, 0.9, 0.1).astype(np.float32)
+    seen: list[int] = []
+    followed = slide(array, (16, 32, 32), overlap, counting(seen), 2, follow=True)
+    every = slide(array, (16, 32, 32), overlap, bright, 2)
+    np.testing.assert_array_equal(followed.argmax(0), every.argmax(0))
+    assert sum(seen) <= len(plan((80, 64, 64), (16, 32, 32), overlap))
+
+
+def test_following_leaves_out_windows_far_from_anything() -> None:
+    array = np.full((160, 32, 32), 0.1, np.float32)
+    array[4:12, 10:20, 10:20] = 0.9
+    seen: list[int] = []
+    slide(array, (16, 32, 32), 0.5, counting(seen), 2, follow=True)
+    assert sum(seen) == 11  # of 19: ten white fields, and the one beside the first
