@@ -16,11 +16,12 @@ from rich.console import Console
 from table import alternate, show, write_json
 
 from model.backends import open_backend
-from model.export import export_model, zero_filled
+from model.checkpoint import save_checkpoint
+from model.export import write_onnx, zero_filled
 from model.network import AQCFNet
-from model.spec import load_model_folder
+from model.spec import WEIGHTS, load_model_folder, write_manifest
 from model.types import Batch
-from training.config import load_config
+from training.config import TrainConfig, load_config
 from training.evaluate import draft_spec
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
@@ -36,8 +37,7 @@ def main() -> None:
     batch = np.random.default_rng(0).random((1, 1, *patch), dtype=np.float32)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, console.status("exporting") as status:
-        export_model(net, draft_spec(config), Path(folder))
-        ways = ways_to_run(net, Path(folder))
+        ways = ways_to_run(net, config, Path(folder))
         logits: dict[str, Batch] = {}
         runs = {name: keeping(name, run, batch, logits) for name, run in ways.items()}
         timings = alternate(runs, options.rounds, status.update)
@@ -70,7 +70,14 @@ def main() -> None:
     write_json(options.json, {"title": title, "rows": rows})
 
 
-def ways_to_run(net: AQCFNet, folder: Path) -> dict[str, Callable[[Batch], Batch]]:
+def ways_to_run(
+    net: AQCFNet, config: TrainConfig, folder: Path
+) -> dict[str, Callable[[Batch], Batch]]:
+    """The network is not trained, so the labels it gives say little and no gate is asked."""
+    save_checkpoint(folder / WEIGHTS, net, dtype=torch.float16)
+    write_onnx(net.one_stream("ct").eval(), config.modalities["ct"].patch, folder / "ct.onnx")
+    files = {name: folder / name for name in (WEIGHTS, "ct.onnx")}
+    write_manifest(folder, draft_spec(config), files)
     model = load_model_folder(folder)
     ways: dict[str, Callable[[Batch], Batch]] = {REFERENCE: zero_filled(net, "ct")}
     for engine, precision in (

@@ -18,6 +18,7 @@ from .types import Batch, ImageArray, ShapeZYX
 
 _SIGMA = 0.125  # of the patch side
 _LEAST = 1e-3  # a corner still counts this much
+_SPECK = 100  # voxels; less foreground than this leads nowhere
 _REACH = 4  # voxels; foreground this near to a window may go on inside it
 _UNSEEN = 10.0  # background logit where no window was run
 
@@ -158,7 +159,7 @@ def _following(windows: tuple[Window, ...], blend: _Blend) -> Iterator[tuple[Win
     while wave:
         yield tuple(wave)
         found = blend.foreground()
-        wave = [window for window in waiting if found[window.around].any()]
+        wave = [w for w in waiting if np.count_nonzero(found[w.around]) > _SPECK]
         waiting = [window for window in waiting if window not in wave]
 
 

@@ -29,6 +29,7 @@ another model, not accuracy. Made by `aqcf-train evaluate`.
 | case | labels | liver Dice | HD95 mm | mean surface mm | tumour Dice | liver ml | reference ml |
 |---|---|---|---|---|---|---|---|
 """
+_SHOWABLE = ("CC0-1.0", "MIT", "Apache-2.0", "CC-BY-4.0")
 _COLUMNS = (
     "case", "quality", "liver_dice", "liver_hd95_mm", "liver_msd_mm", "tumour_dice", "liver_ml",
     "reference_ml",
@@ -41,6 +42,11 @@ def weights_licence(cases: Sequence[Case]) -> str:
     free = not any("NC" in licence or "ND" in licence for licence in licences)
     terms = "as the data's licences say" if free else "non-commercial research only"
     return f"{terms}; trained on data under {', '.join(licences)}"
+
+
+def may_be_shown(case: Case) -> bool:
+    """Whether its licence lets slices of the case be published in the card."""
+    return case.licence in _SHOWABLE
 
 
 def write_card(

@@ -78,9 +78,12 @@ def evaluate(
         scores.append(score(case, volume, reference, result))
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
-            name = case.name.replace("/", "_") + ".png"
-            (pictures / name).write_bytes(preview(volume, result.mask))
+            (pictures / picture_name(case)).write_bytes(preview(volume, result.mask))
     return scores
+
+
+def picture_name(case: Case) -> str:
+    return case.name.replace("/", "_") + ".png"
 
 
 def score(case: Case, volume: Volume, reference: MaskArray, result: Result) -> CaseScore:

@@ -14,10 +14,10 @@ from model.preprocess import prepare
 from model.spec import ModelSpec
 from model.types import Batch, Modality
 
-from .card import weights_licence, write_card
+from .card import may_be_shown, weights_licence, write_card
 from .config import TrainConfig, load_config
 from .data import Case, list_cases, load_samples, read_case, split
-from .evaluate import CaseScore, draft_spec, evaluate
+from .evaluate import CaseScore, draft_spec, evaluate, picture_name
 from .loop import BEST, STATE, fit
 from .loop import WEIGHTS as LAST
 from .progress import Progress, score_table
@@ -115,9 +115,14 @@ def export_run(
         load_network(_weights(run, weights)), spec, to,
         real=real_patches(config, validation), torchscript=torchscript,
     )  # fmt: skip
-    write_card(to, spec, train_cases, scores, text, sorted((run / PICTURES).glob("*.png")), run)
+    shown = [picture_of(case, run) for case in unseen_cases(config) if may_be_shown(case)]
+    write_card(to, spec, train_cases, scores, text, [p for p in shown if p.is_file()], run)
     Console().print(f"{to}: {spec.id} {spec.version}, largest difference {spec.export['reached']}")
     return spec
+
+
+def picture_of(case: Case, run: Path) -> Path:
+    return run / PICTURES / picture_name(case)
 
 
 def real_patches(config: TrainConfig, cases: list[Case]) -> dict[Modality, list[Batch]]:

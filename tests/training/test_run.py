@@ -38,7 +38,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_nifti(folder / "label.nii.gz", label, volume.affine)
         rows.append(
             {"case": name, "modality": modality, "patient": patient, "labels": labels,
-             "licence": "CC0-1.0", "role": role}
+             "licence": "CC-BY-ND-4.0" if name == "ct/two" else "CC0-1.0", "role": role}
         )  # fmt: skip
     (root / "cases.json").write_text(json.dumps(rows), "utf-8")
     return root
@@ -113,6 +113,8 @@ def test_export_writes_a_model_that_loads_with_a_card(run: Path, tmp_path: Path)
     card = (target / "README.md").read_text("utf-8")
     assert "Research use only" in card
     assert "| ct/two | full |" in card
+    shown = {file.name for file in (target / "images").iterdir()}
+    assert shown == {"ct_demo.png", "mr_two.png", "curves.png"}  # the others may not be published
     assert "Nothing else." in card
 
 
