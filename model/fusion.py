@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import SLOPE, ConvBlock, RealConv, conv, conv_block
-from .quaternion import QuaternionConv, quaternion_cat
+from .quaternion import QuaternionConv
 from .spec import NetworkConfig
 
 
@@ -45,7 +45,7 @@ class FusionBlock(nn.Module):
             return Fused(self.alone(ct), self.alone(mr), closed, closed)
         to_ct, gate_ct = self._admit(ct, self.context(ct, mr))
         to_mr, gate_mr = self._admit(mr, self.context(mr, ct))
-        fused_ct, fused_mr = self._join(ct, to_ct), self._join(mr, to_mr)
+        fused_ct, fused_mr = self.out(ct, to_ct), self.out(mr, to_mr)
         if self.literal:
             return Fused(fused_ct, fused_mr, gate_ct, gate_mr)
         # Without this factor the absent stream fills with the other's features (eq. 10 would hold
@@ -76,9 +76,7 @@ class FusionBlock(nn.Module):
             return weight
         if weight.ndim == 6:
             return weight[:, :, : self.channels]
-        # A real kernel sees the blocks of both maps in turn (quaternion_cat), so pick every other.
-        blocks: Tensor = weight.unflatten(1, (4, 2, self.channels))
-        return blocks[:, :, 0].flatten(1, 2)
+        return weight[:, : 4 * self.channels]
 
     def pruned(self, config: NetworkConfig) -> ConvBlock:
         """A copy of what one stream alone needs of this block."""
@@ -86,11 +84,6 @@ class FusionBlock(nn.Module):
         state = self.out.state_dict() | {"conv.weight": self.own_weight().detach().clone()}
         block.load_state_dict(state)
         return block
-
-    def _join(self, own: Tensor, context: Tensor) -> Tensor:
-        """``QConv_out`` of eq. (9)."""
-        joined: Tensor = self.out(quaternion_cat(own, context))
-        return joined
 
     def _admit(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The gated context and its gate, eq. (7)-(8)."""

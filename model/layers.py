@@ -19,6 +19,9 @@ class RealConv(nn.Conv3d):
         )
         nn.init.kaiming_normal_(self.weight, a=SLOPE)
 
+    def forward(self, first: Tensor, second: Tensor | None = None) -> Tensor:
+        return super().forward(first if second is None else torch.cat([first, second], 1))
+
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv3d(x, weight, None, self.stride, self.padding)
 
@@ -59,8 +62,9 @@ class ConvBlock(nn.Module):
         self.conv = convolution
         self.norm = GainNorm(channels, eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activate(self.conv(x))
+    def forward(self, *maps: Tensor) -> Tensor:
+        """One map, or two that the convolution joins."""
+        return self.activate(self.conv(*maps))
 
     def activate(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.norm(x), SLOPE)

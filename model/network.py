@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from .fusion import FusionBlock
 from .layers import ConvBlock, conv, conv_block
-from .quaternion import quaternion_cat
 from .spec import STAGES, NetworkConfig
 from .types import MODALITIES, Modality
 
@@ -47,7 +46,7 @@ class DecoderLevel(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         signal = F.interpolate(self.reduce(deep), scale_factor=2.0, mode="trilinear")
         gated = skip if self.gate is None else self.gate(skip, signal)
-        merged: Tensor = self.second(self.first(quaternion_cat(signal, gated)))
+        merged: Tensor = self.second(self.first(signal, gated))
         return merged
 
 

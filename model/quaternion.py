@@ -42,15 +42,6 @@ def real_kernel(weight: Tensor, *, transposed: bool = False) -> Tensor:
     return torch.cat(rows, 0)
 
 
-def quaternion_cat(first: Tensor, second: Tensor) -> Tensor:
-    """Concatenate two quaternion maps channel-wise, block by block, so that both stay quaternions.
-
-    ``(n, 4A, *space)`` and ``(n, 4B, *space)`` give ``(n, 4(A + B), *space)``.
-    """
-    blocks = zip(first.chunk(4, 1), second.chunk(4, 1), strict=True)
-    return torch.cat([part for pair in blocks for part in pair], 1)
-
-
 def quaternion_channels(channels: int) -> int:
     """How many quaternion channels ``channels`` real ones make.
 
@@ -88,12 +79,23 @@ class QuaternionConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(4, *pair, *([kernel] * rank)))
         polar_(self.weight, fan_in=in_channels * kernel**rank)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.weight)
+    def forward(self, first: Tensor, second: Tensor | None = None) -> Tensor:
+        """Convolve one map, or two ``(n, 4A, *space)`` and ``(n, 4B, *space)`` joined block by
+        block, so that both stay quaternions.
+
+        The kernels of both stand side by side instead: that saves taking large maps apart.
+        """
+        if second is None:
+            return self.convolve(first, self.weight)
+        cut = first.shape[1] // 4
+        kernels = [real_kernel(part) for part in (self.weight[:, :, :cut], self.weight[:, :, cut:])]
+        return self._apply_kernel(torch.cat([first, second], 1), torch.cat(kernels, 1))
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         """Convolve with (a slice of) the quaternion weight."""
-        kernel = real_kernel(weight, transposed=self.transposed)
+        return self._apply_kernel(x, real_kernel(weight, transposed=self.transposed))
+
+    def _apply_kernel(self, x: Tensor, kernel: Tensor) -> Tensor:
         operation = _CONVOLUTIONS[self.rank, self.transposed]
         result: Tensor = operation(x, kernel, None, self.stride, self.padding)
         return result

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
+from quaternions import quaternion_cat
 from torch import Tensor
 
 from model.fusion import FusionBlock
 from model.layers import GainNorm
-from model.quaternion import QuaternionConv, quaternion_cat, real_kernel
+from model.quaternion import QuaternionConv, real_kernel
 from model.spec import NetworkConfig
 
 CHANNELS = 2
