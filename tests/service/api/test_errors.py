@@ -24,7 +24,9 @@ def import_all(package: ModuleType) -> None:
 
 
 def tree(root: type[AqcfError]) -> list[type[AqcfError]]:
-    return [root, *(kind for child in root.__subclasses__() for kind in tree(child))]
+    """The classes that can reach the service: not those of the training."""
+    kinds = [root, *(kind for child in root.__subclasses__() for kind in tree(child))]
+    return [kind for kind in kinds if kind.__module__.split(".")[0] in ("model", "service")]
 
 
 def test_every_error_class_has_a_status_below_the_roots() -> None:
