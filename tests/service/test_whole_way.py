@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dicom_peers import dciodvfy_errors, dcmqi_mask
+from dicom_phantoms import Grid, Recipe, write_series
 
 from model.nifti import read_nifti
-from model.types import Modality
+from model.types import MODALITIES, Modality
+from training.synthetic import head_phantom
 
 AQCF = Path(sys.executable).parent / "aqcf"
 SERIES: dict[Modality, str] = {"ct": "ct_msd_liver0.zip", "mr": "mr_chaos_t1dual_10.zip"}
@@ -33,7 +35,10 @@ def run(
 ) -> Run:
     modality: Modality = request.param
     out = tmp_path_factory.mktemp(modality)
-    series = data_dir / "dicom" / SERIES[modality]
+    return segment(data_dir / "dicom" / SERIES[modality], modality, out)
+
+
+def segment(series: Path, modality: Modality, out: Path) -> Run:
     done = subprocess.run(
         [AQCF, "segment", series, "--modality", modality, "--out", out],
         capture_output=True,
@@ -74,3 +79,21 @@ def test_the_receipt_shows_what_was_chosen_and_the_phases_apart(run: Run) -> Non
     for key, status in keys.items():
         line = next(line for line in run.said.splitlines() if line.split()[:1] == [key])
         assert status in line
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_head_is_not_evaluable_with_an_empty_and_valid_result(
+    modality: Modality, tmp_path: Path
+) -> None:
+    """A phantom that the model was not trained on: its seed is another one."""
+    head = head_phantom(np.random.default_rng(2026), modality)
+    intercept = -1024 if modality == "ct" else 0
+    recipe = Recipe(modality=modality.upper(), intercept=intercept)
+    spacing = head.spacing_mm
+    write_series(tmp_path / "in", head.array, Grid(head.shape, spacing), recipe)
+    run = segment(tmp_path / "in", modality, tmp_path / "out")
+    measured = json.loads((run.out / "measurements.json").read_text("utf-8"))
+    assert measured["outcome"] == "not_evaluable"
+    assert not read_nifti(run.out / "mask.nii.gz", modality).array.any()
+    assert not dciodvfy_errors(run.out / "seg.dcm")
+    assert not dciodvfy_errors(run.out / "sr.dcm")
