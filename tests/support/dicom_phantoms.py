@@ -19,6 +19,19 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 Edit = Callable[[Dataset, int], None]
 
 
+S = float(np.sqrt(0.5))
+ORIENTATIONS = {
+    "axial": AXIAL,
+    "axial, seen from above": (-1, 0, 0, 0, 1, 0),
+    "axial, rows flipped": (1, 0, 0, 0, -1, 0),
+    "axial, turned": (0, 1, 0, -1, 0, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "oblique": (S, S, 0, 0, 0, -1),
+    "double oblique": (0.8, 0.36, 0.48, -0.6, 0.48, 0.64),
+}
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where a phantom's voxels are. ``spacing``: (z, y, x) mm; ``centre``: LPS mm."""

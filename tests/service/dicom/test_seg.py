@@ -7,7 +7,15 @@ import nibabel
 import numpy as np
 import pytest
 from dicom_peers import Real, dciodvfy_errors, dcmqi_mask
-from dicom_phantoms import AXIAL, Grid, Recipe, body, labels, write_enhanced, write_series
+from dicom_phantoms import (
+    ORIENTATIONS,
+    Grid,
+    Recipe,
+    body,
+    labels,
+    write_enhanced,
+    write_series,
+)
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -22,17 +30,6 @@ LABELS = (LIVER_LABEL, TUMOUR_LABEL)
 ALGORITHM = Algorithm("A-QCF-Net small", "1.0")
 GRID = Grid()
 VALUES = body(GRID)
-S = np.sqrt(0.5)
-ORIENTATIONS = {
-    "axial": AXIAL,
-    "axial, seen from above": (-1, 0, 0, 0, 1, 0),
-    "axial, rows flipped": (1, 0, 0, 0, -1, 0),
-    "axial, turned": (0, 1, 0, -1, 0, 0),
-    "coronal": (1, 0, 0, 0, 0, -1),
-    "sagittal": (0, 1, 0, 0, 0, -1),
-    "oblique": (S, S, 0, 0, 0, -1),
-    "double oblique": (0.8, 0.36, 0.48, -0.6, 0.48, 0.64),
-}
 
 
 def loaded(paths: list[Path], modality: str = "ct") -> LoadedSeries:
