@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.uid import AllTransferSyntaxes
 
 from .filebytes import NotDicomError, Parsed, TooLargeError, parse
 from .planes import PER_FRAME, PLANE_TAGS, SHARED, Plane, SourceFile, planes_of
@@ -200,6 +201,7 @@ def _supported(file: SourceFile) -> bool:
         and 1 <= stored <= allocated
         and stored - 1 <= high < allocated
         and file.frames > 0
+        and file.syntax in AllTransferSyntaxes
         and not floating
     )
 

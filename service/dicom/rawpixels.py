@@ -2,6 +2,7 @@
 decoders."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,15 +57,10 @@ class FileReader:
         """Stored values of all frames of a compressed file in one pass, see ``stored``."""
         value = self.raw(None)
         self._check_declared(value)
-        try:
-            for values, _ in get_decoder(UID(self.file.syntax)).iter_array(
-                value, **self._options()
-            ):
+        with decoding():
+            decoder = get_decoder(UID(self.file.syntax))
+            for values, _ in decoder.iter_array(value, **self._options()):
                 yield used_bits(self._checked(values), self.file)
-        except UndecodableError:
-            raise
-        except Exception as error:  # every codec raises its own
-            raise UndecodableError from error
 
     def _extent(self, frame: int | None) -> tuple[int, int]:
         file = self.file
@@ -86,11 +82,9 @@ class FileReader:
     def _decoded(self, frame: int | None) -> Stored:
         value = self.raw(frame)
         self._check_declared(value)
-        try:
+        with decoding():
             decoder = get_decoder(UID(self.file.syntax))
             values, _ = decoder.as_array(value, index=(frame or 1) - 1, **self._options())
-        except Exception as error:  # every codec raises its own
-            raise UndecodableError from error
         return self._checked(values)
 
     def _check_declared(self, value: bytes) -> None:
@@ -118,6 +112,19 @@ class FileReader:
             "pixel_representation": int(file.signed),
             "samples_per_pixel": 1,
         }
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Every codec raises its own error; one in Rust panics, which is no ``Exception`` at all."""
+    try:
+        yield
+    except (UndecodableError, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise UndecodableError from error
+        raise
 
 
 def is_native(file: SourceFile) -> bool:

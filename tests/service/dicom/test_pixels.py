@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from service.dicom.errors import DicomInputError
 from service.dicom.hashing import content_key
 from service.dicom.pixels import LoadedSeries, load
-from service.dicom.rawpixels import stored_plane
+from service.dicom.rawpixels import UndecodableError, decoding, stored_plane
 from service.dicom.series import choose, scan
 
 GRID = Grid()
@@ -204,3 +204,15 @@ def test_the_same_series_in_five_codecs_has_the_same_voxels(real: Real) -> None:
     arrays = [loaded(group, "mr").volume.array for group in groups]
     assert all(np.array_equal(arrays[0], array) for array in arrays[1:])
     assert len({content_key(choose(scan(group, "mr"))[0]) for group in groups}) == len(groups)
+
+
+class PanicException(BaseException):
+    """What a codec in Rust raises: no ``Exception``."""
+
+
+@pytest.mark.parametrize("kind", [PanicException, ValueError])
+def test_a_codec_that_fails_in_any_way_is_told_apart_from_a_stop(kind: type) -> None:
+    with pytest.raises(UndecodableError), decoding():
+        raise kind
+    with pytest.raises(KeyboardInterrupt), decoding():
+        raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from dicom_phantoms import (
 )
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from service.dicom.errors import DicomInputError
 from service.dicom.hashing import content_key
@@ -97,6 +98,16 @@ def edited(tmp_path: Path, **values: object) -> list[Path]:
 )
 def test_unusable_images(tmp_path: Path, values: dict[str, object], code: str) -> None:
     assert refusal(edited(tmp_path, **values)).code == code
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.113619.5.2", "1.2.3"])
+def test_a_transfer_syntax_that_is_not_dicoms_is_refused(tmp_path: Path, syntax: str) -> None:
+    paths = write_series(tmp_path, VALUES, GRID)
+    for path in paths:
+        dataset = dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        dataset.save_as(path, implicit_vr=False, little_endian=True)
+    assert refusal(paths).code == "unsupported_pixel_format"
 
 
 def test_declared_pixels_are_bounded_before_anything_is_read(tmp_path: Path) -> None:
