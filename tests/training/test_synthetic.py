@@ -118,7 +118,9 @@ def test_thin_livers_and_thick_slices_do_not_fail() -> None:
     image, label = liver_patch()
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        add_tumours(image[15:16], label[15:16], "mr", (9.0, 0.6, 0.6), rng)
+        grown, marked = add_tumours(image[15:16], label[15:16], "mr", (9.0, 0.6, 0.6), rng)
+        assert 0 <= grown.min() <= grown.max() <= 1
+        np.testing.assert_array_equal(marked > 0, label[15:16] > 0)
 
 
 def test_shapes_that_differ_are_refused() -> None:
