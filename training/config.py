@@ -23,13 +23,15 @@ Probability: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 class DataConfig(Frozen):
     """Which cases: ``root`` holds ``cases.json`` and ``{ct,mr}/<case>/{image,label}.nii.gz``.
 
-    ``validate_cases`` are held out with every other case of the same patients. ``spacings_mm``
+    ``validate_cases`` are held out with every other case of the same patients; so are
+    ``test_cases``, which are not even looked at during training. ``spacings_mm``
     gives a case (z, y, x) spacing where its header has lost it. ``phantoms`` synthetic volumes per
     modality join the training cases. ``weights`` sets how often a case is drawn (default 1).
     """
 
     root: Path = Path("../shared/data")
     validate_cases: tuple[str, ...] = ()
+    test_cases: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     spacings_mm: dict[str, SpacingZYX] = Field(default_factory=dict)
     weights: dict[str, PositiveFloat] = Field(default_factory=dict)

@@ -41,7 +41,8 @@ Arrays: TypeAlias = tuple[NDArray[np.float16], MaskArray]
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled volume on disk. ``spacing_mm`` is set where the header has lost it."""
+    """One labelled volume on disk. ``spacing_mm`` is set where the header has lost it;
+    ``has_tumour`` also where a ``merged`` label cannot show it."""
 
     name: str
     modality: Modality
@@ -52,6 +53,7 @@ class Case:
     image: Path
     label: Path
     spacing_mm: SpacingZYX | None = None
+    has_tumour: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,13 @@ def list_cases(data: DataConfig) -> list[Case]:
     rows = json.loads(index.read_text(encoding="utf-8"))
     cases = [_case(data, _entry(row, index)) for row in rows]
     names = {case.name for case in cases}
-    for name in (*data.validate_cases, *data.exclude, *data.weights, *data.spacings_mm):
+    for name in (
+        *data.validate_cases,
+        *data.test_cases,
+        *data.exclude,
+        *data.weights,
+        *data.spacings_mm,
+    ):
         if name not in names:
             raise ConfigError(f"case {name!r} is not in {index}")
     return [case for case in cases if case.name not in data.exclude]
@@ -86,16 +94,21 @@ def list_cases(data: DataConfig) -> list[Case]:
 def split(cases: Sequence[Case], data: DataConfig) -> tuple[list[Case], list[Case]]:
     """Training and validation cases; no patient is in both, patients of test cases in neither.
 
-    A case whose geometry is lost, or whose label is another model's, never validates.
+    Only a case that ``may_be_tested`` validates.
     """
-    tested = {case.patient for case in cases if case.role == TEST}
+    tested = {c.patient for c in cases if c.role == TEST or c.name in data.test_cases}
     held = {case.patient for case in cases if case.name in data.validate_cases}
     train = [c for c in cases if c.patient not in held | tested]
-    validate = [c for c in cases if c.patient in held - tested and _validates(c)]
+    validate = [c for c in cases if c.patient in held - tested and may_be_tested(c)]
     for modality in MODALITIES:
         if not any(c.modality == modality for c in train):
             raise ConfigError(f"no {modality} case is left to train on")
     return train, validate
+
+
+def may_be_tested(case: Case) -> bool:
+    """Whether its geometry is known and its label is not another model's."""
+    return case.quality != "pseudo" and case.spacing_mm is None
 
 
 def read_case(case: Case) -> tuple[Volume, MaskArray]:
@@ -212,6 +225,7 @@ class _Entry(BaseModel):
     labels: Quality
     licence: str
     role: str = "develop"
+    tumour: bool | None = None  # where it is not known: what the label quality suggests
 
 
 def _entry(row: dict[str, object], index: Path) -> _Entry:
@@ -223,6 +237,7 @@ def _entry(row: dict[str, object], index: Path) -> _Entry:
 
 def _case(data: DataConfig, entry: _Entry) -> Case:
     name = entry.case
+    tumour = entry.labels in ("full", "merged") if entry.tumour is None else entry.tumour
     folder = data.root / name
     image, label = folder / "image.nii.gz", folder / "label.nii.gz"
     for file in (image, label):
@@ -230,12 +245,8 @@ def _case(data: DataConfig, entry: _Entry) -> Case:
             raise ConfigError(f"case {name!r}: {file} does not exist")
     return Case(
         name, entry.modality, entry.patient, entry.labels, entry.licence, entry.role,
-        image, label, data.spacings_mm.get(name),
+        image, label, data.spacings_mm.get(name), tumour,
     )  # fmt: skip
-
-
-def _validates(case: Case) -> bool:
-    return case.quality != "pseudo" and case.spacing_mm is None
 
 
 def _respaced(volume: Volume, spacing_mm: SpacingZYX) -> Volume:
