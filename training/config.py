@@ -75,6 +75,53 @@ class OptimiserConfig(Frozen):
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
+MethodName: TypeAlias = Literal[
+    "aqcf", "dynunet", "attention_unet", "unetr", "swin_unetr", "unpaired_kd"
+]
+
+
+class MethodConfig(Frozen):
+    """What is trained: A-QCF-Net, or a baseline of section 4.1.3.
+
+    ``channels`` per scale, finest first (UNETR, Swin UNETR: its one feature size); none: as
+    published. ``hidden`` and ``heads`` are UNETR's. ``temperature`` and ``distillation`` are those
+    of Dou et al. 2020.
+    """
+
+    name: MethodName = "aqcf"
+    channels: tuple[PositiveInt, ...] = ()
+    hidden: PositiveInt = 768
+    heads: PositiveInt = 12
+    temperature: PositiveFloat = 2.0
+    distillation: float = 0.5
+
+
+class ExternalConfig(Frozen):
+    """A data set that a trained model is tested on without fine-tuning (section 4.2.4): its prepared
+    ``root``, and ``cases`` of it (all, when none is named). ``title`` heads its table."""
+
+    root: Path
+    cases: tuple[str, ...] = ()
+    title: str = ""
+
+
+class ProtocolConfig(Frozen):
+    """How the experiment is run (section 4.1.1). ``variants`` are names of ``training.variants``.
+
+    ``validation``: ``inner`` takes a share ``inner_share`` of the training patients to steer the
+    schedule and choose weights, so that the test fold steers nothing; ``fold`` draws the learning
+    curves on the test fold itself, and is refused where validation would choose anything.
+    """
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    variants: tuple[str, ...] = ("full",)
+    validation: Literal["inner", "fold"] = "inner"
+    inner_share: Probability = 0.1
+    weights: Literal["best", "last"] = "best"
+    profile: str | None = None
+    external: dict[str, ExternalConfig] = Field(default_factory=dict)
+
+
 class TrainConfig(Frozen):
     """One run. An epoch is ``steps_per_epoch`` steps and ends with validation and a checkpoint;
     another checkpoint follows every ``checkpoint_every`` steps."""
@@ -82,6 +129,7 @@ class TrainConfig(Frozen):
     name: str
     seed: int = 0
     data: DataConfig = DataConfig()
+    method: MethodConfig = MethodConfig()
     network: NetworkConfig = NetworkConfig()
     modalities: dict[Modality, ModalitySpec]
     profiles: dict[str, Profile]
@@ -97,7 +145,11 @@ class TrainConfig(Frozen):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: PositiveInt = 1
+    nodes: PositiveInt = 1
+    accumulate: PositiveInt = 1  # batches whose gradients are summed into one step
+    checkpoint_activations: bool = False  # recompute them in the backward pass: less memory
     checkpoint_every: PositiveInt = 50
+    protocol: ProtocolConfig = ProtocolConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
