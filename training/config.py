@@ -97,8 +97,10 @@ class MethodConfig(Frozen):
 
 
 class ExternalConfig(Frozen):
-    """A data set that a trained model is tested on without fine-tuning (section 4.2.4): its prepared
-    ``root``, and ``cases`` of it (all, when none is named). ``title`` heads its table."""
+    """A data set that a trained model is tested on without fine-tuning (section 4.2.4).
+
+    ``cases`` of the prepared ``root`` (all, when none is named); ``title`` heads its table.
+    """
 
     root: Path
     cases: tuple[str, ...] = ()

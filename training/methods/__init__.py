@@ -14,8 +14,11 @@ from training.config import TrainConfig
 
 @runtime_checkable
 class Method(Protocol):
-    """A module of both modalities. ``forward`` takes two ``(n, 1, z, y, x)`` patches and returns the
-    logits of both; ``one_stream`` is what is deployed for one modality alone."""
+    """A module of both modalities.
+
+    ``forward`` takes two ``(n, 1, z, y, x)`` patches and returns the logits of both;
+    ``one_stream`` is what is deployed for one modality alone.
+    """
 
     def forward(self, ct: Tensor, mr: Tensor, exchange: bool = True) -> tuple[Tensor, Tensor]: ...
 
