@@ -25,6 +25,19 @@ class Method(Protocol):
     def one_stream(self, modality: Modality) -> nn.Module: ...
 
 
+@runtime_checkable
+class Distils(Protocol):
+    """A method that couples the modalities by one more term of the step's loss.
+
+    ``logits``: ``(n, classes, z, y, x)``, ``labels``: ``(n, z, y, x)`` integers, per modality. A
+    scalar, already weighted; it may be zero where the two patches share no class.
+    """
+
+    def extra_loss(
+        self, logits: dict[Modality, Tensor], labels: dict[Modality, Tensor]
+    ) -> Tensor: ...
+
+
 def build_method(config: TrainConfig) -> nn.Module:
     """The untrained network of ``config.method``; its weights follow torch's seed."""
     if config.method.name == "aqcf":
