@@ -108,7 +108,8 @@ class ExternalConfig(Frozen):
 
 
 class ProtocolConfig(Frozen):
-    """How the experiment is run (section 4.1.1). ``variants`` are names of ``training.variants``.
+    """How the experiment is run (section 4.1.1). ``variants`` are names of ``training.variants``,
+    or ``all``.
 
     ``validation``: ``inner`` takes a share ``inner_share`` of the training patients to steer the
     schedule and choose weights, so that the test fold steers nothing; ``fold`` draws the learning
@@ -117,6 +118,7 @@ class ProtocolConfig(Frozen):
 
     folds: Annotated[int, Field(ge=2)] = 5
     variants: tuple[str, ...] = ("full",)
+    methods: tuple[MethodConfig, ...] = ()  # settings of baselines; default: as published
     validation: Literal["inner", "fold"] = "inner"
     inner_share: Probability = 0.1
     weights: Literal["best", "last"] = "best"

@@ -5,28 +5,33 @@ modality, the other stream absent.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from model.backends.base import Backend
 from model.backends.torch import TorchBackend
-from model.metrics import dice, hd95_mm, mean_surface_distance_mm
-from model.network import AQCFNet
+from model.metrics import BoolArray, dice, hd95_mm, mean_surface_distance_mm
+from model.nifti import write_nifti
 from model.pipeline import Result, segment
 from model.render import preview
 from model.spec import ModelSpec
-from model.types import TUMOUR, MaskArray, Modality
+from model.types import TUMOUR, MaskArray, Modality, SpacingZYX
 from model.volume import Volume
 
 from .config import TrainConfig
 from .data import Case, read_case
+from .methods import Method
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Agreement on one case. The liver counts tumour in, as LiTS does; ``tumour_dice`` is absent
-    where the label does not know tumours. Distances in mm."""
+    """Agreement on one case; distances in mm.
+
+    The liver counts tumour in, as LiTS does. What is said of the tumour is absent where the
+    reference has none, or does not know. Where one of both masks is empty, distances are the
+    volume's diagonal: a mean can be formed, and a miss costs.
+    """
 
     case: str
     modality: Modality
@@ -35,12 +40,22 @@ class CaseScore:
     liver_hd95_mm: float
     liver_msd_mm: float
     tumour_dice: float | None
+    tumour_hd95_mm: float | None
+    tumour_msd_mm: float | None
     liver_ml: float
     reference_ml: float
     seconds: float
 
     def row(self) -> dict[str, object]:
         return {name: _rounded(value) for name, value in self.__dict__.items()}
+
+
+class Agreement(NamedTuple):
+    """Dice, 95th percentile of the Hausdorff distance, mean surface distance."""
+
+    dice: float
+    hd95_mm: float
+    msd_mm: float
 
 
 class Segmenter(Protocol):
@@ -50,14 +65,19 @@ class Segmenter(Protocol):
 
 
 def validate(
-    net: AQCFNet, cases: Sequence[Case], config: TrainConfig, tell: Callable[[str], None]
+    net: Method, cases: Sequence[Case], config: TrainConfig, tell: Callable[[str], None]
 ) -> list[CaseScore]:
     """Score ``cases`` with the network in memory, with ``config.validation_profile``."""
+    spec = draft_spec(config)
+    return evaluate(in_memory(net, config), spec, cases, tell, profile=config.validation_profile)
+
+
+def in_memory(net: Method, config: TrainConfig) -> Segmenter:
+    """Each modality's part of a network, as the deployed pipeline sees it."""
     backends = {
         m: TorchBackend(net.one_stream(m), spec.patch) for m, spec in config.modalities.items()
     }
-    spec = draft_spec(config)
-    return evaluate(lambda m: backends[m], spec, cases, tell, profile=config.validation_profile)
+    return lambda modality: backends[modality]
 
 
 def evaluate(
@@ -68,8 +88,10 @@ def evaluate(
     *,
     profile: str | None = None,
     pictures: Path | None = None,
+    masks: Path | None = None,
 ) -> list[CaseScore]:
-    """Segment and score each case; with ``pictures`` a preview PNG of each goes there."""
+    """Segment and score each case; a preview PNG of each goes to ``pictures``, a NIfTI to ``masks``
+    where they are given."""
     scores = []
     for case in cases:
         tell(case.name)
@@ -79,6 +101,9 @@ def evaluate(
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
             (pictures / picture_name(case)).write_bytes(preview(volume, result.mask))
+        if masks is not None:
+            masks.mkdir(parents=True, exist_ok=True)
+            write_nifti(masks / mask_name(case), result.mask, volume.affine)
     return scores
 
 
@@ -86,21 +111,40 @@ def picture_name(case: Case) -> str:
     return case.name.replace("/", "_") + ".png"
 
 
+def mask_name(case: Case) -> str:
+    return case.name.replace("/", "_") + ".nii.gz"
+
+
 def score(case: Case, volume: Volume, reference: MaskArray, result: Result) -> CaseScore:
     """Compare a result with the reference label of its case."""
-    found, truth = result.mask > 0, reference > 0
-    knows_tumour = case.quality == "full" and bool((reference == TUMOUR).any())
+    spacing = volume.spacing_mm
+    liver = agreement(result.mask > 0, reference > 0, spacing)
+    tumour: Agreement | None = None
+    if case.quality == "full" and bool((reference == TUMOUR).any()):
+        tumour = agreement(result.mask == TUMOUR, reference == TUMOUR, spacing)
     return CaseScore(
         case=case.name,
         modality=case.modality,
         quality=case.quality,
-        liver_dice=dice(found, truth),
-        liver_hd95_mm=hd95_mm(found, truth, volume.spacing_mm),
-        liver_msd_mm=mean_surface_distance_mm(found, truth, volume.spacing_mm),
-        tumour_dice=dice(result.mask == TUMOUR, reference == TUMOUR) if knows_tumour else None,
-        liver_ml=float(found.sum()) * volume.voxel_ml,
-        reference_ml=float(truth.sum()) * volume.voxel_ml,
+        liver_dice=liver.dice,
+        liver_hd95_mm=liver.hd95_mm,
+        liver_msd_mm=liver.msd_mm,
+        tumour_dice=tumour.dice if tumour else None,
+        tumour_hd95_mm=tumour.hd95_mm if tumour else None,
+        tumour_msd_mm=tumour.msd_mm if tumour else None,
+        liver_ml=float(np.count_nonzero(result.mask)) * volume.voxel_ml,
+        reference_ml=float(np.count_nonzero(reference)) * volume.voxel_ml,
         seconds=sum(result.seconds.values()),
+    )
+
+
+def agreement(prediction: BoolArray, reference: BoolArray, spacing_mm: SpacingZYX) -> Agreement:
+    """Of two ``(z, y, x)`` masks; the volume's diagonal instead of an infinite distance."""
+    diagonal = float(np.linalg.norm(np.array(prediction.shape) * spacing_mm))
+    return Agreement(
+        dice(prediction, reference),
+        min(hd95_mm(prediction, reference, spacing_mm), diagonal),
+        min(mean_surface_distance_mm(prediction, reference, spacing_mm), diagonal),
     )
 
 

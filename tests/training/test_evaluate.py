@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from dataclasses import replace
-from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from model.metrics import dice
 from model.network import AQCFNet
+from model.nifti import read_nifti
 from model.pipeline import Result
 from model.preprocess import prepare, to_native
 from model.types import Batch, MaskArray
@@ -50,7 +51,7 @@ def result_of(case: Case, mask: MaskArray) -> Result:
 
 
 def case_score(modality: str, liver: float, tumour: float | None = None) -> CaseScore:
-    return CaseScore("x", modality, "full", liver, 1.0, 1.0, tumour, 1.0, 1.0, 1.0)  # type: ignore[arg-type]
+    return CaseScore("x", modality, "full", liver, 1, 1, tumour, 1, 1, 1, 1, 1)  # type: ignore[arg-type]
 
 
 def test_a_perfect_mask_scores_perfectly(cases: dict[str, Case]) -> None:
@@ -84,7 +85,8 @@ def test_an_empty_prediction_is_no_zero_distance(cases: dict[str, Case]) -> None
     volume, truth = read_case(case)
     found = score(case, volume, truth, result_of(case, np.zeros_like(truth)))
     assert (found.liver_dice, found.tumour_dice) == (0.0, 0.0)
-    assert isinf(found.liver_hd95_mm)
+    diagonal = np.linalg.norm(np.array(volume.shape) * volume.spacing_mm)
+    assert found.liver_hd95_mm == found.tumour_msd_mm == pytest.approx(diagonal)
 
 
 @pytest.mark.parametrize("quality", ["merged", "healthy", "pseudo"])
@@ -93,7 +95,8 @@ def test_tumours_are_not_scored_where_the_label_does_not_know_them(
 ) -> None:
     case = replace(cases["ct/b"], quality=quality)  # type: ignore[arg-type]
     volume, truth = read_case(case)
-    assert score(case, volume, truth, result_of(case, truth)).tumour_dice is None
+    found = score(case, volume, truth, result_of(case, truth))
+    assert found.tumour_dice is found.tumour_hd95_mm is found.tumour_msd_mm is None
 
 
 def test_mean_dice_weighs_modalities_then_cases_then_classes() -> None:
@@ -118,12 +121,16 @@ def test_evaluation_goes_through_the_pipeline(
     chosen = [cases["ct/b"], cases["mr/b"]]
     scores = evaluate(
         lambda m: backends[m], draft_spec(make_config()), chosen, told.append,
-        profile="fast", pictures=tmp_path / "pictures",
+        profile="fast", pictures=tmp_path / "pictures", masks=tmp_path / "masks",
     )  # fmt: skip
     assert told == [s.case for s in scores] == ["ct/b", "mr/b"]
     assert all(b.shape[1:] == (1, 16, 16, 32) for o in backends.values() for b in o.shown)
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"ct_b.png", "mr_b.png"}
     assert 0 < scores[0].liver_dice < 1
+    mask = read_nifti(tmp_path / "masks" / "ct_b.nii.gz", "ct")
+    volume, truth = read_case(chosen[0])
+    np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-4)
+    assert dice(mask.array > 0, truth > 0) == pytest.approx(scores[0].liver_dice)
 
 
 def test_validation_is_the_lone_stream_of_the_network(
