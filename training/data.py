@@ -188,7 +188,8 @@ class Batches:
 
     def _draws(self, modality: Modality, step: int) -> list[Draw]:
         number = MODALITIES.index(modality)
-        seeds = [(self._config.seed, step, number, self._rank, i) for i in range(self._size)]
+        first = self._rank * self._size  # the ranks' batches together are one process's large one
+        seeds = [(self._config.seed, step, number, 0, first + i) for i in range(self._size)]
         return [self._draw(modality, np.random.default_rng(seed)) for seed in seeds]
 
     def _draw(self, modality: Modality, rng: Generator) -> Draw:
