@@ -7,7 +7,7 @@ from pathlib import Path
 from model.spec import ModelSpec
 
 from .data import Case
-from .report import CURVES
+from .records import CURVES
 
 CARD = "README.md"
 _HEAD = """# {id} {version}
