@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -84,8 +85,8 @@ class MethodConfig(Frozen):
     """What is trained: A-QCF-Net, or a baseline of section 4.1.3.
 
     ``channels`` per scale, finest first (UNETR, Swin UNETR: its one feature size); none: as
-    published. ``hidden`` and ``heads`` are UNETR's. ``temperature`` and ``distillation`` are those
-    of Dou et al. 2020.
+    published. ``hidden`` and ``heads`` are UNETR's. ``temperature`` and ``distillation``, the
+    weight of the loss, are those of Dou et al. 2020.
     """
 
     name: MethodName = "aqcf"
@@ -93,7 +94,39 @@ class MethodConfig(Frozen):
     hidden: PositiveInt = 768
     heads: PositiveInt = 12
     temperature: PositiveFloat = 2.0
-    distillation: float = 0.5
+    distillation: NonNegativeFloat = 0.5
+
+    @model_validator(mode="after")
+    def _check(self) -> "MethodConfig":
+        if problem := _unbuildable(self):
+            raise ValueError(f"{self.name}: {problem}")
+        return self
+
+
+def _unbuildable(method: MethodConfig) -> str | None:
+    """What keeps the settings from being a network."""
+    fewest, most = _CHANNELS[method.name]
+    channels, count = method.channels, len(method.channels)
+    if channels and not fewest <= count <= most:
+        return f"channels {channels} are {count}; {fewest} to {most} can be used"
+    if method.name == "attention_unet" and min(channels, default=2) < 2:
+        return f"channels {channels}: the gates halve them, so each must be 2 at least"
+    if method.name == "swin_unetr" and any(size % 12 for size in channels):
+        return f"channels {channels} must be a multiple of 12"
+    if method.name == "unetr" and method.hidden % method.heads:
+        return f"hidden {method.hidden} is no multiple of heads {method.heads}"
+    return None
+
+
+# How many entries ``channels`` may have; A-QCF-Net has ``network.widths``.
+_CHANNELS: dict[MethodName, tuple[int, int]] = {
+    "aqcf": (0, 0),
+    "dynunet": (3, 8),
+    "attention_unet": (2, 8),
+    "unetr": (1, 1),
+    "swin_unetr": (1, 1),
+    "unpaired_kd": (3, 8),
+}
 
 
 class ExternalConfig(Frozen):
