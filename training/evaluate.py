@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch import nn
 
 from model.backends.base import Backend
 from model.backends.torch import TorchBackend
@@ -65,15 +66,17 @@ class Segmenter(Protocol):
 
 
 def validate(
-    net: Method, cases: Sequence[Case], config: TrainConfig, tell: Callable[[str], None]
+    net: nn.Module, cases: Sequence[Case], config: TrainConfig, tell: Callable[[str], None]
 ) -> list[CaseScore]:
     """Score ``cases`` with the network in memory, with ``config.validation_profile``."""
     spec = draft_spec(config)
     return evaluate(in_memory(net, config), spec, cases, tell, profile=config.validation_profile)
 
 
-def in_memory(net: Method, config: TrainConfig) -> Segmenter:
-    """Each modality's part of a network, as the deployed pipeline sees it."""
+def in_memory(net: nn.Module, config: TrainConfig) -> Segmenter:
+    """Each modality's part of a ``Method``, as the deployed pipeline sees it."""
+    if not isinstance(net, Method):
+        raise TypeError(f"{type(net).__name__} has no part for one modality")
     backends = {
         m: TorchBackend(net.one_stream(m), spec.patch) for m, spec in config.modalities.items()
     }

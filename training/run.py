@@ -1,48 +1,52 @@
 """The commands' work: a run's folder, from configuration to exported model."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from model.backends.torch import TorchBackend
-from model.checkpoint import load_network
 from model.errors import ConfigError
 from model.export import export_model
+from model.network import AQCFNet
 from model.preprocess import prepare
 from model.spec import ModelSpec
 from model.types import Batch, Modality
 
 from .card import may_be_shown, weights_licence, write_card
-from .config import TrainConfig, load_config
-from .data import Case, list_cases, load_samples, read_case, split
-from .evaluate import CaseScore, draft_spec, evaluate, picture_name
+from .config import DataConfig, ExternalConfig, TrainConfig, load_config
+from .data import TEST, Case, list_cases, load_samples, read_case, split
+from .evaluate import CaseScore, draft_spec, evaluate, in_memory, picture_name
+from .gates import measure_gates, write_gates
 from .loop import BEST, STATE, fit
 from .loop import WEIGHTS as LAST
+from .methods import build_method, load_method
 from .progress import Progress, score_table
-from .report import append_csv, read_csv
+from .records import append_csv, read_csv
 
-CONFIG = "config.json"
+CONFIG, RECORD = "config.json", "run.json"
 CACHE = "cache"
 SCORES = "scores.csv"
-PICTURES = "pictures"
+PICTURES, MASKS = "pictures", "masks"
 
 
-def train(config_path: Path, run: Path | None, *, epochs: int | None, threads: int | None) -> Path:
-    """Train or resume; returns the run's folder."""
-    config = load_config(config_path, {"epochs": epochs} if epochs else None)
-    run = run or Path("runs") / config.name
+def train(
+    config: TrainConfig, run: Path, *, cache: Path | None = None, threads: int | None = None
+) -> Path:
+    """Train or resume; returns the run's folder. Preprocessed cases are kept in ``cache``, beside
+    the run where none is given."""
     run.mkdir(parents=True, exist_ok=True)
     if threads:
         torch.set_num_threads(threads)
     (run / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     cases, validation = split(list_cases(config.data), config.data)
-    start = _steps_done(run)
-    with Progress(config.steps, start) as progress:
+    with Progress(config.steps, _steps_done(run)) as progress:
         progress.console.print(f"{config.name}: {len(cases)} training cases, {_device(config)}")
-        samples = load_samples(cases, config, run.parent / CACHE, progress.loading)
+        samples = load_samples(cases, config, cache or run.parent / CACHE, progress.loading)
         fit(config, samples, validation, run, progress)
+    (run / RECORD).write_text(json.dumps(_record(config, run), indent=1) + "\n", encoding="utf-8")
     return run
 
 
@@ -51,11 +55,38 @@ def read_config(run: Path) -> TrainConfig:
     return load_config(run / CONFIG)
 
 
+def read_record(run: Path) -> dict[str, Any]:
+    """``run.json``: how the run was made; empty until it has ended."""
+    file = run / RECORD
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _record(config: TrainConfig, run: Path) -> dict[str, Any]:
+    net = build_method(config)
+    return {
+        "name": config.name,
+        "method": config.method.name,
+        "seed": config.seed,
+        "steps": _steps_done(run),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "device": _device(config),
+        "threads": torch.get_num_threads(),
+        "precision": config.precision,
+        "hours": round(_state(run).get("seconds", 0.0) / 3600, 3),
+        "torch": torch.__version__,
+    }
+
+
 def _steps_done(run: Path) -> int:
-    state = run / STATE
-    if not state.is_file():
-        return 0
-    return int(torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"])
+    return int(_state(run).get("step", 0))
+
+
+def _state(run: Path) -> dict[str, Any]:
+    """What ``state.pt`` holds; nothing before the first checkpoint."""
+    file = run / STATE
+    if not file.is_file():
+        return {}
+    return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
 
 
 def _device(config: TrainConfig) -> str:
@@ -65,27 +96,60 @@ def _device(config: TrainConfig) -> str:
 
 
 def score_run(run: Path, *, weights: str, profile: str | None) -> list[CaseScore]:
-    """Score held-out and test cases with a run's network; writes ``scores.csv`` and pictures."""
+    """Score held-out and test cases with a run's network; writes ``scores.csv``, masks, pictures,
+    and the fusion gates."""
     config = read_config(run)
-    net = load_network(_weights(run, weights))
-    backends = {m: TorchBackend(net.one_stream(m), s.patch) for m, s in config.modalities.items()}
     cases = unseen_cases(config)
-    with Console().status("scoring") as status:
-        scores = evaluate(
-            lambda m: backends[m], draft_spec(config), cases,
-            lambda name: status.update(f"scoring {name}"),
-            profile=profile, pictures=run / PICTURES,
-        )  # fmt: skip
-    (run / SCORES).unlink(missing_ok=True)
-    append_csv(run / SCORES, [score.row() for score in scores])
+    scores = _score(run, config, cases, weights=weights, profile=profile)
+    _write_scores(run / SCORES, scores)
+    net = load_method(_weights(run, weights), config)
+    if isinstance(net, AQCFNet) and config.network.cross_fusion:
+        write_gates(run, measure_gates(net, cases, config))
     Console().print(score_table(scores, f"{config.name}: cases it never saw"))
     return scores
 
 
+def score_external(
+    run: Path, name: str, external: ExternalConfig, *, weights: str, profile: str | None
+) -> list[CaseScore]:
+    """Score a run's network, as it is, on another data set; writes ``external_NAME.csv``."""
+    config = read_config(run)
+    cases = external_cases(external)
+    scores = _score(run, config, cases, weights=weights, profile=profile)
+    _write_scores(run / f"external_{name}.csv", scores)
+    Console().print(score_table(scores, f"{config.name} on {external.title or name}"))
+    return scores
+
+
+def external_cases(external: ExternalConfig) -> list[Case]:
+    """Raises ``ConfigError`` for a case that its index does not name."""
+    cases = list_cases(DataConfig(root=external.root, test_cases=external.cases))
+    return [case for case in cases if not external.cases or case.name in external.cases]
+
+
+def _score(
+    run: Path, config: TrainConfig, cases: list[Case], *, weights: str, profile: str | None
+) -> list[CaseScore]:
+    net = load_method(_weights(run, weights), config)
+    with Console().status("scoring") as status:
+        return evaluate(
+            in_memory(net, config), draft_spec(config), cases,
+            lambda name: status.update(f"scoring {name}"),
+            profile=profile, pictures=run / PICTURES, masks=run / MASKS,
+        )  # fmt: skip
+
+
+def _write_scores(path: Path, scores: list[CaseScore]) -> None:
+    path.unlink(missing_ok=True)
+    append_csv(path, [score.row() for score in scores])
+
+
 def unseen_cases(config: TrainConfig) -> list[Case]:
-    """Held-out cases and those that are for testing only."""
+    """Held-out cases and those that are for testing only; of a fold, those it names."""
     cases = list_cases(config.data)
-    return [*split(cases, config.data)[1], *(case for case in cases if case.role == "test")]
+    if config.data.test_cases:
+        return [case for case in cases if case.name in config.data.test_cases]
+    return [*split(cases, config.data)[1], *(case for case in cases if case.role == TEST)]
 
 
 def export_run(
@@ -93,6 +157,9 @@ def export_run(
 ) -> ModelSpec:
     """Write a model folder with its card; refused when a graph does not equal the network."""
     config = read_config(run)
+    net = load_method(_weights(run, weights), config)
+    if not isinstance(net, AQCFNet):
+        raise ConfigError(f"{config.method.name!r} is a baseline; only A-QCF-Net is exported")
     cases = list_cases(config.data)
     train_cases, validation = split(cases, config.data)
     text = notes.read_text(encoding="utf-8") if notes else ""
@@ -112,7 +179,7 @@ def export_run(
         }
     )
     spec = export_model(
-        load_network(_weights(run, weights)), spec, to,
+        net, spec, to,
         real=real_patches(config, validation), torchscript=torchscript,
     )  # fmt: skip
     shown = [picture_of(case, run) for case in unseen_cases(config) if may_be_shown(case)]

@@ -1,0 +1,5 @@
+"""``python -m training`` is ``aqcf-train``."""
+
+from .cli import main
+
+main()
