@@ -204,7 +204,7 @@ def test_wilcoxon_refuses_what_is_not_paired_or_missing() -> None:
 
 
 def test_bonferroni_multiplies_and_stops_at_one() -> None:
-    """Section 4.2.1's own example: 0.009 and 0.012 of three tests hold, 0.021 does not."""
+    """The p values of section 4.2.3: of three tests, 0.009 and 0.012 hold and 0.021 does not."""
     found = bonferroni([0.009, 0.012, 0.021])
     assert [item.p for item in found] == pytest.approx([0.027, 0.036, 0.063])
     assert [item.significant for item in found] == [True, True, False]
