@@ -1,6 +1,7 @@
-"""A preprocessed case in memory, and what its label means."""
+"""A preprocessed case, in memory or mapped from a file, and what its label means."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -30,19 +31,24 @@ class Sample:
     spacing_mm: SpacingZYX
     weight: float = 1.0
     borrowed: bool = False
-    _flat: dict[int, NDArray[np.int64]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        flat = {value: np.flatnonzero(self.label == value) for value in (LIVER, TUMOUR)}
-        object.__setattr__(self, "_flat", flat)
 
     @property
     def has_tumour(self) -> bool:
-        return self._flat[TUMOUR].size > 0
+        return bool(self._counts[TUMOUR].any())
 
     def voxel(self, value: int, rng: Generator) -> NDArray[np.int64] | None:
         """A random voxel ``(z, y, x)`` with the label 1 or 2, if there is one."""
-        flat = self._flat[value]
-        if not flat.size:
+        up_to = np.cumsum(self._counts[value])
+        if not up_to[-1]:
             return None
-        return np.array(np.unravel_index(flat[rng.integers(flat.size)], self.label.shape))
+        chosen = rng.integers(up_to[-1])
+        z = int(np.searchsorted(up_to, chosen, side="right"))
+        inside = np.flatnonzero(self.label[z] == value)
+        flat = inside[chosen - up_to[z] + self._counts[value][z]]
+        return np.array([z, *np.unravel_index(flat, self.label.shape[1:])])
+
+    @cached_property
+    def _counts(self) -> dict[int, NDArray[np.int64]]:
+        """How many voxels of each label a slice holds: all that is kept of where they are."""
+        counts = np.array([np.bincount(s.ravel(), minlength=3)[:3] for s in self.label], np.int64)
+        return {value: counts[:, value] for value in (LIVER, TUMOUR)}

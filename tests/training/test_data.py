@@ -113,6 +113,16 @@ def test_pseudo_labels_and_lost_geometry_never_validate(root: Path) -> None:
     assert not named(train) & set(names)
 
 
+def test_a_lost_spacing_in_the_index_never_validates(own: Path) -> None:
+    index = own / "cases.json"
+    rows = json.loads(index.read_text())
+    for row in rows:
+        row["spacing_known"] = row["case"] != "mr/a"
+    index.write_text(json.dumps(rows))
+    data = DataConfig(root=own, validate_cases=("mr/a",))
+    assert named(split(list_cases(data), data)[1]) == {"mr/c"}
+
+
 def test_something_must_be_left_to_train_on(root: Path) -> None:
     data = DataConfig(root=root, validate_cases=("mr/a", "mr/b", "mr/d"))
     with pytest.raises(ConfigError, match="no mr case"):
@@ -218,42 +228,87 @@ def test_voxels_are_drawn_from_their_label(samples: list[Sample]) -> None:
     assert blank.voxel(1, rng) is None
 
 
+def test_every_voxel_of_a_label_is_drawn_as_from_one_list(samples: list[Sample]) -> None:
+    """A run that was begun when all places were kept in memory goes on with the same draws."""
+    sample = samples[0]
+    for value in (1, 2):
+        flat = np.flatnonzero(sample.label == value)
+        first, second = np.random.default_rng(1), np.random.default_rng(1)
+        for _ in range(50):
+            wanted = np.unravel_index(flat[second.integers(flat.size)], sample.label.shape)
+            assert_array_equal(sample.voxel(value, first), wanted)
+
+
 def one_case(config: TrainConfig) -> list[Case]:
     return [case for case in list_cases(config.data) if case.name == "ct/b"]
 
 
-def cached(cases: list[Case], config: TrainConfig, folder: Path) -> tuple[Sample, Path]:
-    sample = load_samples(cases, config, folder, nothing)[0]
-    return sample, max(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+def cached(cases: list[Case], config: TrainConfig, folder: Path) -> Sample:
+    return load_samples(cases, config, folder, nothing)[0]
+
+
+def kept(folder: Path, part: str) -> Path:
+    """The newest of the files that hold the images, or the labels."""
+    return max(folder.glob(f"*.{part}.npy"), key=lambda file: file.stat().st_mtime_ns)
 
 
 def test_cache_is_read_where_it_lies(own: Path, tmp_path: Path, make_config: ConfigMaker) -> None:
-    config = make_config(data={"root": own, "weights": {"ct/b": 3}})
-    first, file = cached(one_case(config), config, tmp_path / "cache")
-    np.savez(file, image=first.image + np.float16(0.5), label=first.label)
-    second, _ = cached(one_case(config), config, tmp_path / "cache")
-    assert_array_equal(second.image, first.image + np.float16(0.5))
+    config, cache = make_config(data={"root": own, "weights": {"ct/b": 3}}), tmp_path / "cache"
+    brighter = cached(one_case(config), config, cache).image + np.float16(0.5)
+    np.save(kept(cache, "image"), brighter)
+    second = cached(one_case(config), config, cache)
+    assert_array_equal(second.image, brighter)
     assert second.weight == 3
-    assert list((tmp_path / "cache").iterdir()) == [file]
+    assert {file.suffixes[-2] for file in cache.iterdir()} == {".image", ".label"}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "incomplete"])
-def test_damaged_cache_is_made_anew(
-    own: Path, tmp_path: Path, make_config: ConfigMaker, damage: str
+def test_cached_samples_are_mapped_and_files_safe_from_writing(
+    own: Path, tmp_path: Path, make_config: ConfigMaker
 ) -> None:
-    config = make_config(data={"root": own})
-    first, file = cached(one_case(config), config, tmp_path / "cache")
+    config, cache = make_config(data={"root": own}), tmp_path / "cache"
+    sample = cached(one_case(config), config, cache)
+    assert isinstance(sample.image.base, np.memmap)
+    before = kept(cache, "image").read_bytes()
+    sample.image[:] = np.nan
+    assert kept(cache, "image").read_bytes() == before
+
+
+def test_processes_make_the_same_cache(
+    root: Path, tmp_path: Path, make_config: ConfigMaker
+) -> None:
+    config = make_config(data={"root": root, "phantoms": 1}, augment={"borrow_ct": 0.5})
+    cases = list_cases(config.data)
+    told: list[tuple[int, int]] = []
+    alone = load_samples(cases, config, tmp_path / "one", nothing)
+    many = load_samples(cases, config, tmp_path / "two", lambda *n: told.append(n), workers=2)
+    assert [s.name for s in many] == [s.name for s in alone]
+    assert told == [(n, len(many)) for n in range(1, len(many) + 1)]
+    first, second = (
+        {f.name: f.read_bytes() for f in (tmp_path / n).iterdir()} for n in ("one", "two")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("part", ["image", "label"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "missing", "shape", "kind"])
+def test_damaged_cache_is_made_anew(
+    own: Path, tmp_path: Path, make_config: ConfigMaker, part: str, damage: str
+) -> None:
+    config, cache = make_config(data={"root": own}), tmp_path / "cache"
+    first = cached(one_case(config), config, cache)
+    image, label, file = np.array(first.image), np.array(first.label), kept(cache, part)
     whole = file.read_bytes()
-    if damage == "incomplete":
-        np.savez(file, image=first.image)
-    else:
-        contents = {"truncated": whole[:-500], "empty": b"", "foreign": b"something else"}
+    contents = {"truncated": whole[:-500], "empty": b"", "foreign": b"something else"}
+    file.unlink()
+    if damage in contents:
         file.write_bytes(contents[damage])
-    second, _ = cached(one_case(config), config, tmp_path / "cache")
-    assert_array_equal(second.image, first.image)
-    assert_array_equal(second.label, first.label)
-    with np.load(file) as kept:
-        assert_array_equal(kept["label"], first.label)
+    elif damage != "missing":
+        array = np.array(image if part == "image" else label)
+        np.save(file, array[1:] if damage == "shape" else array.astype(np.float64))
+    second = cached(one_case(config), config, cache)
+    assert_array_equal(second.image, image)
+    assert_array_equal(second.label, label)
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("file", ["image", "label"])
@@ -261,19 +316,20 @@ def test_cache_of_an_older_file_is_not_used(
     own: Path, tmp_path: Path, make_config: ConfigMaker, file: str
 ) -> None:
     config = make_config(data={"root": own})
-    _, before = cached(one_case(config), config, tmp_path / "cache")
+    cached(one_case(config), config, tmp_path / "cache")
+    before = set((tmp_path / "cache").iterdir())
     os.utime(own / f"ct/b/{file}.nii.gz", (1, 1))
     cached(one_case(config), config, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    assert before.is_file()
+    after = set((tmp_path / "cache").iterdir())
+    assert (len(before), len(after)) == (2, 4)
+    assert before < after
 
 
 def test_label_quality_is_never_stale(own: Path, tmp_path: Path, make_config: ConfigMaker) -> None:
     config = make_config(data={"root": own})
     cached(one_case(config), config, tmp_path / "cache")
     edit_index(own, "ct/b", labels="healthy")
-    sample, _ = cached(one_case(config), config, tmp_path / "cache")
-    assert sample.quality == "healthy"
+    assert cached(one_case(config), config, tmp_path / "cache").quality == "healthy"
 
 
 def test_heads_join_as_cases_without_a_liver(
