@@ -4,11 +4,13 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .fusion import FusionBlock
 from .layers import ConvBlock, conv, conv_block
@@ -62,11 +64,11 @@ class Decoder(nn.Module):
         )
         self.head = nn.Conv3d(4 * config.widths[0], config.classes, 1)
 
-    def forward(self, deep: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, deep: Tensor, skips: list[Tensor], recompute: bool = False) -> Tensor:
         """``skips``: stem and fused maps of stages 1-3, from shallow to deep."""
         x = deep
-        for depth, (level, skip) in enumerate(zip(self.levels, reversed(skips), strict=True)):
-            x = full_precision(level, x, skip) if depth == 0 else level(x, skip)
+        for stage, (level, skip) in enumerate(zip(self.levels, reversed(skips), strict=True)):
+            x = run_block(level, x, skip, deep=stage == 0, recompute=recompute)
         logits: Tensor = self.head(x)
         return logits
 
@@ -83,11 +85,16 @@ class Encoder(nn.Module):
 
 
 class AQCFNet(nn.Module):
-    """The dual-stream network. Every stream layer is bias-free: zeros in, zeros out."""
+    """The dual-stream network. Every stream layer is bias-free: zeros in, zeros out.
+
+    ``recompute``: the backward pass computes each block's activations again, so that only the maps
+    between blocks are kept. Less memory, a third more work, the same gradients.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.encoders = nn.ModuleDict({m: Encoder(config) for m in MODALITIES})
         self.fusion = nn.ModuleList(FusionBlock(config, width) for width in config.widths[1:])
         shared = ["both"] if config.shared_bottleneck else list(MODALITIES)
@@ -115,8 +122,9 @@ class AQCFNet(nn.Module):
         """One stream with the other absent, without computing the other (eq. 10)."""
         fuse = [block.alone for block in self._blocks()]
         return run_stream(
-            self._encoder(modality), fuse, self._bottleneck(modality), self.decoders[modality], x
-        )
+            self._encoder(modality), fuse, self._bottleneck(modality), self.decoders[modality], x,
+            self.recompute,
+        )  # fmt: skip
 
     def one_stream(self, modality: Modality) -> "OneStreamNet":
         """A pruned copy that holds only what ``modality`` needs when the other is absent."""
@@ -126,10 +134,11 @@ class AQCFNet(nn.Module):
         self, ct: Tensor, mr: Tensor
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         ct_present, mr_present = presence(ct), presence(mr)
-        ct, mr = self._encoder("ct").stem(ct), self._encoder("mr").stem(mr)
+        again = partial(run_block, recompute=self.recompute)
+        ct, mr = again(self._encoder("ct").stem, ct), again(self._encoder("mr").stem, mr)
         ct_maps, mr_maps, gates = [ct], [mr], []
         for stage, block in enumerate(self._blocks()):
-            run = full_precision if stage >= DEEP else plain
+            run = partial(again, deep=stage >= DEEP)
             ct = run(self._encoder("ct").down[stage], ct_maps[-1])
             mr = run(self._encoder("mr").down[stage], mr_maps[-1])
             fused = run(block, ct, mr, ct_present, mr_present)
@@ -139,8 +148,9 @@ class AQCFNet(nn.Module):
         return self._decode("ct", ct_maps), self._decode("mr", mr_maps), gates
 
     def _decode(self, modality: Modality, maps: list[Tensor]) -> Tensor:
-        deep = full_precision(self._bottleneck(modality), maps[-1])
-        logits: Tensor = self.decoders[modality](deep, maps[:-1])
+        again = self.recompute
+        deep = run_block(self._bottleneck(modality), maps[-1], deep=True, recompute=again)
+        logits: Tensor = self.decoders[modality](deep, maps[:-1], again)
         return logits
 
     def _encoder(self, modality: Modality) -> Encoder:
@@ -177,13 +187,16 @@ def run_stream(
     bottleneck: nn.Module,
     decoder: nn.Module,
     x: Tensor,
+    recompute: bool = False,
 ) -> Tensor:
     """The way of one stream by itself."""
-    maps = [encoder.stem(x)]
+    again = partial(run_block, recompute=recompute)
+    maps: list[Tensor] = [again(encoder.stem, x)]
     for stage, (down, block) in enumerate(zip(encoder.down, fuse, strict=True)):
-        run = full_precision if stage >= DEEP else plain
+        run = partial(again, deep=stage >= DEEP)
         maps.append(run(block, run(down, maps[-1])))
-    logits: Tensor = decoder(full_precision(bottleneck, maps[-1]), maps[:-1])
+    deep = again(bottleneck, maps[-1], deep=True)
+    logits: Tensor = decoder(deep, maps[:-1], recompute)
     return logits
 
 
@@ -192,8 +205,15 @@ def presence(x: Tensor) -> Tensor:
     return (x != 0).flatten(1).any(1).to(x.dtype)[:, None, None, None, None]
 
 
-def plain(function: Callable[..., Any], *args: Tensor) -> Any:
-    return function(*args)
+def run_block(
+    block: Callable[..., Any], *maps: Tensor, deep: bool = False, recompute: bool = False
+) -> Any:
+    """A block on its maps; a ``deep`` one in full precision."""
+    run = partial(full_precision, block) if deep else block
+    if recompute and torch.is_grad_enabled():
+        # No block draws random numbers, so their state need not be put back.
+        return checkpoint(run, *maps, use_reentrant=False, preserve_rng_state=False)
+    return run(*maps)
 
 
 def full_precision(function: Callable[..., Any], *args: Tensor) -> Any:

@@ -8,15 +8,17 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from .evaluate import CaseScore
+from .ranks import is_first
 
 _LINE_EVERY = 50
 
 
 class Progress:
-    """Shows the run; a context manager. On a terminal a bar, elsewhere a line now and then."""
+    """Shows the run; a context manager. On a terminal a bar, elsewhere a line now and then. Of
+    several processes only the first speaks."""
 
     def __init__(self, steps: int, start: int = 0) -> None:
-        self.console = Console()
+        self.console = Console(quiet=not is_first())
         self._bar = Bar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
@@ -36,6 +38,7 @@ class Progress:
         for name, value in losses.items():
             self._mean[name] = 0.98 * self._mean.get(name, value) + 0.02 * value
         text = "  ".join(f"{name} {value:.3f}" for name, value in self._mean.items())
+        text = text.replace("_", " ")
         self._bar.update(self._task, completed=step, description=f"loss {text}")
         if not self.console.is_terminal and step % _LINE_EVERY == 0:
             pace = (time.monotonic() - self._began) / max(step - self._start, 1)

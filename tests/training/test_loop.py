@@ -203,15 +203,15 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_counted(
     head = session.state.net.decoders["ct"].head.bias  # type: ignore[union-attr]
     hook = head.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[operator, union-attr]
     before = {n: t.clone() for n, t in session.state.net.state_dict().items()}
-    _step(session, batch)
+    _step(session, [batch])
     assert session.state.skipped == 1
     torch.testing.assert_close(dict(session.state.net.state_dict()), before, rtol=0, atol=0)
     session.state.skipped = 100
     with pytest.raises(DivergedError, match="101 gradients were not finite"):
-        _step(session, batch)
+        _step(session, [batch])
     hook.remove()
     session.state.skipped = 0
-    _step(session, batch)
+    _step(session, [batch])
     assert session.state.skipped == 0
     assert not torch.equal(head, before["decoders.ct.head.bias"])  # type: ignore[arg-type]
 
@@ -221,7 +221,7 @@ def test_gradients_are_clipped_to_the_norm(
 ) -> None:
     rule = config.optimiser.model_copy(update={"clip_norm": 1e-3})
     session = _open(config.model_copy(update={"optimiser": rule}), tmp_path)
-    _step(session, Batches(samples, config)[0])
+    _step(session, [Batches(samples, config)[0]])
     gradients = [p.grad for p in session.state.net.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
@@ -232,7 +232,10 @@ def test_some_steps_lower_the_loss(
 ) -> None:
     session = _open(config, tmp_path)
     batch = Batches(samples, config)[1]
-    losses = [sum(_step(session, batch).values()) for _ in range(12)]
+    losses = []
+    for _ in range(12):
+        values = _step(session, [batch])
+        losses.append(values["ct"] + values["mr"])
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -289,7 +292,9 @@ def test_curves_show_the_run(tmp_path: Path) -> None:
 
 def test_progress_speaks_on_and_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     modality: Modality = "ct"
-    score = CaseScore("ct/a", modality, "full", 0.5, 10.0, 2.0, None, 1000.0, 900.0, 1.0)
+    score = CaseScore(
+        "ct/a", modality, "full", 0.5, 10.0, 2.0, None, None, None, 1000.0, 900.0, 1.0
+    )
     with Progress(100) as progress:
         progress.loading(2, 2)
         progress.step(49, {"ct": 1.0, "mr": 2.0})
