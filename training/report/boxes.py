@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def _boxes(
     axes: Axes, study: Study, variants: Sequence[Variant], modality: Modality, metric: str
 ) -> None:
     values = [_values(study, variant, modality, metric) for variant in variants]
-    labels = [plain_label(variant.title) for variant in variants]
+    labels = [plain_label(variant.title, 30) for variant in variants]
     axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False, widths=0.6)
     for place, found in enumerate(values, start=1):
         axes.plot(found, [place] * len(found), "o", color="tab:blue", alpha=0.5, markersize=4)
@@ -55,6 +56,6 @@ def _boxes(
     axes.grid(axis="x", alpha=0.3)
 
 
-def plain_label(text: str) -> str:
-    """Text that matplotlib takes as it is, and not as mathematics."""
-    return text.replace("$", r"\$")
+def plain_label(text: str, width: int = 0) -> str:
+    """Text that matplotlib takes as it is, and not as mathematics; ``width`` letters to a line."""
+    return (fill(text, width) if width else text).replace("$", r"\$")

@@ -13,9 +13,7 @@ from .overlays import Overlays, draw_overlays
 from .study import Study, Variant
 from .wording import MODALITY_NAMES, counted, crossval, listed, missing
 
-_BAND = (
-    "lines are means over the folds that have reached a step, bands reach from least to greatest"
-)
+_BAND = "lines are means over the folds that have reached a step, bands from least to greatest"
 
 
 def forget_figures(folder: Path) -> None:

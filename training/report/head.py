@@ -8,6 +8,7 @@ from ..records import STEPS_CSV, read_csv
 from .blocks import (
     Block,
     Bullets,
+    Command,
     Details,
     Facts,
     Heading,
@@ -38,6 +39,7 @@ def head(study: Study) -> list[Block]:
     return [
         Text(_what(study)),
         Facts(tuple(_facts(study))),
+        *_commands(study),
         *_waiting(study),
         _variants(study),
         Heading("Folds"),
@@ -126,8 +128,13 @@ def _facts(study: Study) -> Iterable[tuple[str, str]]:
     yield "Patch, CT and MR (z, y, x)", _patches(study)
     yield "Batch", f"{config.batch_size} CT + {config.batch_size} MR"
     yield "Optimiser", f"AdamW, {config.optimiser.lr:g}, {config.optimiser.schedule}"
-    commands = {without_places(str(f["command"])) for f in facts if f.get("command")}
-    yield "Command", listed(sorted(commands)) or crossval(study)
+
+
+def _commands(study: Study) -> list[Block]:
+    found = {str(run.facts["command"]) for run in study.runs if run.facts.get("command")}
+    if not found:
+        return []
+    return [Text("Made with:"), *(Command(c) for c in sorted(map(without_places, found)))]
 
 
 def _patches(study: Study) -> str:
@@ -219,6 +226,8 @@ def _qualities(scores: Sequence[Score]) -> list[str]:
 
 def _limit_of_folds(study: Study, scores: Sequence[Score]) -> str:
     done, asked = len({s.fold for s in scores}), len(study.plan.folds)
+    if not done:
+        return f"No fold of {study.main.title} is scored yet."
     least = smallest_p(done)
     ending = f"A test on {counted(done, 'fold')} cannot give p below {least:.4g}"
     if least > ALPHA:

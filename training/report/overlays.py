@@ -200,9 +200,10 @@ def _box(planes: Sequence[MaskArray], spacing: tuple[float, float]) -> tuple[sli
 
 def _draw(study: Study, rows: Sequence[tuple[Score, Slice]], path: Path) -> None:
     titles = ["Image", "Ground truth", *(v.title for v in study.methods)]
-    size = (_PANEL_INCH * len(titles), (_PANEL_INCH + 0.15) * len(rows) + 0.3)
+    heights = [_height(piece) for _, piece in rows]
+    size = (_PANEL_INCH * len(titles), sum(heights) + 0.25 * len(rows) + 0.4)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for line, (score, piece) in zip(grid, rows, strict=True):
         _panel(line[0], piece, None, "")
         captions = ["", *(_dice_of(study, v, score) for v in study.methods)]
@@ -210,8 +211,14 @@ def _draw(study: Study, rows: Sequence[tuple[Score, Slice]], path: Path) -> None
             _panel(axes, piece, mask, caption, missing=mask is None)
         line[0].set_ylabel(plain_label(score.case), fontsize=8)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(plain_label(title), fontsize=9)
+        axes.set_title(plain_label(title, 24), fontsize=9)
     figure.savefig(path, dpi=100)
+
+
+def _height(piece: Slice) -> float:
+    """In inches, at the width of a panel."""
+    (rows, columns), (dy, dx) = piece.image.shape, piece.spacing
+    return float(_PANEL_INCH * rows * dy / (columns * dx))
 
 
 def _panel(

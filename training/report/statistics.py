@@ -37,10 +37,11 @@ def _how(study: Study) -> str:
     return (
         f"Two-sided Wilcoxon signed-rank tests of {study.main.title} against each other variant, "
         "on the means of the folds, as the paper does, and on the cases. Difference: "
-        f"{study.main.title} less the other, mean over their folds; Dice in percentage points. "
+        f"{study.main.title} less the other, mean over their folds; Dice in percentage "
+        "points, where more is better; of distances less is. "
         f"Bonferroni: {ALPHA} divided by the number of comparisons of a table is the threshold; "
         "p in bold reaches it. Cases of one patient, and folds that share training cases, are not "
-        "independent, so p is too small rather than too large."
+        "independent, so p may be too small."
     )
 
 

@@ -231,7 +231,7 @@ def _why_unknown(scores: Sequence[Score], metric: str) -> str:
 
 def _best(methods: Sequence[Method], metric: str, over: Over) -> str | None:
     """The best mean as it is printed, among the methods on the folds of the first; none where
-    there is nothing to compare."""
+    nothing is better than another."""
     folds = fold_means(methods[0].scores, metric).keys()
     means = [
         spread.mean
@@ -239,7 +239,8 @@ def _best(methods: Sequence[Method], metric: str, over: Over) -> str | None:
         if (spread := over(method.scores, metric))
         and fold_means(method.scores, metric).keys() == folds
     ]
-    if len(means) < 2:
+    printed = {number(metric, mean) for mean in means}
+    if len(printed) < 2:
         return None
     return number(metric, max(means) if is_dice(metric) else min(means))
 

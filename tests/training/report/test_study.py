@@ -77,7 +77,7 @@ def test_the_head_says_with_what_it_was_made(folder: Path) -> None:
     facts = dict(next(b for b in blocks if isinstance(b, Facts)).pairs)
     assert facts["Hours, all runs"] == "5.5 in 11 runs"
     assert (facts["Seeds"], facts["Threads"], facts["PyTorch"]) == ("7", "2", "2.13.0")
-    assert facts["Command"] == "aqcf-train crossval …/tiny.yaml --study runs/tiny"
+    assert Command("aqcf-train crossval …/tiny.yaml --study runs/tiny") in blocks
     assert Command("aqcf-train crossval CONFIG --study …/tiny") in blocks  # some are waiting
     rows = texts(one_table(blocks, "What was trained"))
     assert rows[0] == ["A-QCF-Net", "main", "12 345", "40", "3 of 3", "1.50"]
