@@ -17,6 +17,7 @@ _PLAUSIBLE_MM = ((0.3, 16.0), (0.2, 4.0))  # between slices, in the slice
 _COARSE_MM = 3.0
 _CT_LIVER_HU = (-20.0, 250.0)
 _CT_AIR_HU = -300.0
+_MR_AIR = 0.05  # of the range up to the 99th percentile, as in preprocessing
 _AIR_SHARE = (0.1, 0.5)  # of a liver: odd, impossible
 _MIRRORED = 0.5  # spread of intensities under the mirrored mask, relative to the mask's own
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
@@ -152,7 +153,7 @@ def _air(volume: Volume, coarse: NDArray[np.float32]) -> float:
     if volume.modality == "ct":
         return _CT_AIR_HU
     low, high = np.percentile(coarse, [1.0, 99.0])
-    return float(low + 0.02 * (high - low))
+    return float(low + _MR_AIR * (high - low))
 
 
 def _mirror_warnings(coarse: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[str]:

@@ -48,7 +48,7 @@ def _record(number: int, place: Path) -> Record:
     files = [f for part in parts for f in ([part] if part.is_file() else sorted(part.rglob("*")))]
     return Record(
         f"ct/{name}", "ct", name, "full", LICENCE, "3D-IRCADb-1",
-        tuple(f for f in files if f.is_file()), partial(_load, place), overlaps="LiTS",
+        tuple(f for f in files if f.is_file()), partial(_load, place),
     )  # fmt: skip
 
 
