@@ -100,12 +100,13 @@ class Padded(nn.Module):
         super().__init__()
         self.net, self.divisor = net, divisor
 
-    def forward(self, x: Tensor) -> Tensor:
-        z, y, width = x.shape[2:]
-        depth, height, breadth = self._sides(x.shape[2:])
-        padded = F.pad(x, (0, breadth - width, 0, height - y, 0, depth - z))
-        logits: Tensor = self.net(padded)[..., :z, :y, :width]
-        return logits
+    def forward(self, image: Tensor) -> Tensor:
+        z, y, x = image.shape[2:]
+        more_z, more_y, more_x = (
+            padded - side for padded, side in zip(self._sides((z, y, x)), (z, y, x), strict=True)
+        )
+        logits: Tensor = self.net(F.pad(image, (0, more_x, 0, more_y, 0, more_z)))
+        return logits[..., :z, :y, :x]
 
     def _sides(self, shape: Sequence[int]) -> list[int]:
         sides = [-(-side // self.divisor) * self.divisor for side in shape]
