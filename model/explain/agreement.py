@@ -37,12 +37,19 @@ def band_coverage(
     width_mm: float = BAND_MM,
     threshold: float = THRESHOLD,
 ) -> float:
-    """The share of ``boundary_band`` that is salient. Errors: see ``saliency_iou``; also for a mask
-    that fills the volume and so has no boundary."""
+    """The share of ``boundary_band`` that is salient.
+
+    Errors: see ``saliency_iou``; also ``no_band`` for a mask that fills the volume, and for voxels
+    so large (from 6 mm for a band of 3) that none has its centre in the band.
+    """
     salient = _salient(saliency, mask, threshold)
     band = boundary_band(mask, spacing_mm, width_mm)
     if not band.any():
-        raise InputError("the mask fills the volume; it has no boundary")
+        raise InputError(
+            f"no voxel of {spacing_mm} mm (z, y, x) has its centre within {width_mm:g} mm of the "
+            "mask's boundary",
+            code="no_band",
+        )
     return int(np.count_nonzero(salient & band)) / int(np.count_nonzero(band))
 
 

@@ -376,8 +376,10 @@ def test_coverage_of_the_band() -> None:
     assert band_coverage(half, mask, (1, 1, 1)) == pytest.approx(0.5)
     assert band_coverage(half, mask, (1, 1, 1), width_mm=40) == pytest.approx(10 / 30)
     assert band_coverage(np.ones_like(half), mask, (1, 1, 1)) == 1.0
-    with pytest.raises(InputError, match="no boundary"):
-        band_coverage(half, np.ones_like(mask), (1, 1, 1))
+    for where, spacing in ((np.ones_like(mask), (1.0, 1.0, 1.0)), (mask, (7.0, 7.0, 7.0))):
+        with pytest.raises(InputError, match="no voxel of") as refused:
+            band_coverage(half, where, spacing)
+        assert refused.value.code == "no_band"
 
 
 def test_pointing_looks_at_the_peak_in_millimetres() -> None:
