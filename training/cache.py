@@ -154,7 +154,7 @@ def _arrays(cache: Path, maker: Maker, load: Callable[[], Labelled]) -> Arrays:
     """The sample's arrays, mapped; a missing or damaged pair is made anew."""
     stem = file_stem(cache, maker)
     image, label = (stem.with_name(f"{stem.name}.{part}.npy") for part in ("image", "label"))
-    if not is_whole(image, label):
+    if not _is_whole(image, label):
         cache.mkdir(parents=True, exist_ok=True)
         made = _preprocess(*load(), maker.spec)
         _write(image, made[0])
@@ -162,7 +162,7 @@ def _arrays(cache: Path, maker: Maker, load: Callable[[], Labelled]) -> Arrays:
     return _mapped(image), _mapped(label)
 
 
-def is_whole(image: Path, label: Path) -> bool:
+def _is_whole(image: Path, label: Path) -> bool:
     """Whether both files are there, of one shape and of full length."""
     try:
         first, second = _mapped(image), _mapped(label)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -33,6 +34,7 @@ from .sources.pair import as_mask
 
 CACHE = Path("runs") / "cache"
 _FACTS = TypeAdapter(Facts)
+_WIDTH = 125  # of the table in a log
 _FACTS_FILE = "facts1.json"  # another number when the checks change
 
 Item = TypeVar("Item")
@@ -124,7 +126,7 @@ def check_and_cache(
     outcomes = _run("preprocessing", check, jobs, workers, skip_broken, console)
     broken = [outcome for outcome in outcomes if isinstance(outcome, Broken)]
     checked = [outcome for outcome in outcomes if isinstance(outcome, Checked)]
-    console.print(_table([(c.case, c.modality, c.quality, c.facts) for c in checked]))
+    _show([(c.case, c.modality, c.quality, c.facts) for c in checked], console)
     _tell_broken(broken, console)
     _tell_duplicates(_doubled(checked), console)
     return checked
@@ -256,19 +258,19 @@ def _doubled(checked: Sequence[Checked]) -> list[Duplicate]:
 
 
 def _tell(report: Report, console: Console) -> None:
-    rows = [(row.case, row.modality, row.labels, _facts_of(row)) for row in report.rows]
-    console.print(_table(rows))
+    _show([(r.case, r.modality, r.labels, _facts_of(r)) for r in report.rows], console)
     _tell_broken(report.broken, console)
     _tell_duplicates(report.duplicates, console)
     for name in report.left_out:
-        console.print(f"left out: {name}", highlight=False)
+        _say(console, f"left out: {name}")
     shared = [row for row in report.rows if row.overlaps]
     if shared:
-        console.print(
+        _say(
+            console,
             f"warning: {len(shared)} cases are {shared[0].overlaps}'s too ({shared[0].case} ..): "
             "that is no external test for a model that saw them; --leave-out-overlap leaves "
-            "them out", highlight=False,
-        )  # fmt: skip
+            "them out",
+        )
 
 
 def _facts_of(row: Row) -> Facts:
@@ -277,22 +279,34 @@ def _facts_of(row: Row) -> Facts:
 
 def _tell_broken(broken: Sequence[Broken], console: Console) -> None:
     for one in broken:
-        console.print(f"skipped: {one.name}: {one.code}: {one.message}", highlight=False)
+        _say(console, f"skipped: {one.name}: {one.code}: {one.message}")
 
 
 def _tell_duplicates(duplicates: Sequence[Duplicate], console: Console) -> None:
     for d in duplicates:
         means = "has the mask of" if d.by == "mask" else "has the shape and spacing of"
-        console.print(f"warning: {d.case} {means} {d.of} {d.where}".rstrip(), highlight=False)
+        _say(console, f"warning: {d.case} {means} {d.of} {d.where}".rstrip())
 
 
-def _table(rows: Sequence[tuple[str, str, str, Facts]]) -> Table:
-    table = Table("case", "modality", "labels", "spacing mm (z, y, x)", "shape", "axes", "liver ml",
-                  "tumour ml", "lesions", "warnings")  # fmt: skip
+def _show(rows: Sequence[tuple[str, str, str, Facts]], console: Console) -> None:
+    """A line per case, then what is odd."""
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("case", "modality", "labels", "spacing mm (z y x)", "shape", "axes",
+                    "liver ml", "tumour ml", "lesions"):  # fmt: skip
+        table.add_column(heading, overflow="fold")
     for case, modality, quality, facts in rows:
         table.add_row(
             case, modality, quality, " ".join(f"{mm:.2f}" for mm in facts.spacing_mm),
             " ".join(map(str, facts.shape)), facts.orientation, f"{facts.liver_ml:.0f}",
-            f"{facts.tumour_ml:.1f}", str(facts.lesions), "; ".join(facts.warnings),
+            f"{facts.tumour_ml:.1f}", str(facts.lesions),
         )  # fmt: skip
-    return table
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)
+    console.print(table)
+    for case, _, _, facts in rows:
+        for warning in facts.warnings:
+            _say(console, f"warning: {case}: {warning}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -194,7 +194,7 @@ def test_duplicates_in_another_root_are_found(download: Path, tmp_path: Path, ba
     assert [(d.case, d.of, d.by) for d in report.duplicates] == [
         ("ct/lits_077", "ct/lits_028", "mask")
     ]
-    assert f"ct/lits_077 has the mask of ct/lits_028 {other}" in said(console).replace("\n", " ")
+    assert f"ct/lits_077 has the mask of ct/lits_028 {other}" in said(console)
     assert rows(root).keys() == {"ct/lits_077", "ct/lits_078"}
     prepare("lits", copy, root, against=[other], leave_out_duplicates=True, console=console)
     assert rows(root).keys() == {"ct/lits_078"}
