@@ -1,6 +1,7 @@
 """The commands' work: a run's folder, from configuration to exported model."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .loop import BEST, STATE, fit
 from .loop import WEIGHTS as LAST
 from .methods import build_method, load_method
 from .progress import Progress, score_table
+from .ranks import check_machine, is_first
 from .records import append_csv, read_csv
 
 CONFIG, RECORD = "config.json", "run.json"
@@ -36,17 +38,21 @@ def train(
     config: TrainConfig, run: Path, *, cache: Path | None = None, threads: int | None = None
 ) -> Path:
     """Train or resume; returns the run's folder. Preprocessed cases are kept in ``cache``, beside
-    the run where none is given."""
+    the run where none is given. Of several processes the first one writes."""
+    check_machine(config)
     run.mkdir(parents=True, exist_ok=True)
     if threads:
         torch.set_num_threads(threads)
-    (run / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if is_first():
+        (run / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     cases, validation = split(list_cases(config.data), config.data)
     with Progress(config.steps, _steps_done(run)) as progress:
         progress.console.print(f"{config.name}: {len(cases)} training cases, {_device(config)}")
         samples = load_samples(cases, config, cache or run.parent / CACHE, progress.loading)
         fit(config, samples, validation, run, progress)
-    (run / RECORD).write_text(json.dumps(_record(config, run), indent=1) + "\n", encoding="utf-8")
+    if is_first():
+        record = json.dumps(_record(config, run), indent=1)
+        (run / RECORD).write_text(record + "\n", encoding="utf-8")
     return run
 
 
@@ -73,6 +79,7 @@ def _record(config: TrainConfig, run: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": config.precision,
         "hours": round(_state(run).get("seconds", 0.0) / 3600, 3),
+        "command": " ".join(["aqcf-train", *sys.argv[1:]]),
         "torch": torch.__version__,
     }
 
