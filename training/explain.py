@@ -5,9 +5,9 @@ Each case runs through its modality's one-stream network on the prepared grid, a
 saliency map is resampled to the native grid and measured there. The paper states neither layer,
 region nor threshold; the defaults here are:
 
-* layer: the last one, in running order, whose map is coarser than the patch; of A-QCF-Net the
-  decoder level at half resolution. (At the last level only the linear head follows, and the map is
-  little more than the logit itself.)
+* layer: the last one, in running order, with more channels than classes: the maps that the head
+  reads, as in Grad-CAM's paper; of A-QCF-Net the last decoder level. Only a linear head follows, so
+  the map is near to the logit itself; a deeper layer asks more, and its map is coarser.
 * region: where the network predicts the class, so the reference is not looked at. A network that
   predicts none of it has an empty map and scores 0.
 * salient: at least half of the map's maximum.
@@ -62,7 +62,6 @@ Region: TypeAlias = Literal["predicted", "reference", "volume"]
 TargetName: TypeAlias = Literal["tumour", "liver"]
 
 _CLASSES: dict[TargetName, int] = {"tumour": TUMOUR, "liver": LIVER}
-_AQCF_LAYER = "decoder.levels.2"
 _AQCF_FEATURES = ("encoder.stem", "fuse.1", "bottleneck")  # early, middle, shared bottleneck
 
 
@@ -176,14 +175,12 @@ def open_subject(
     return Subject(network, spec.modalities, spec.network.classes, tuple(chosen))
 
 
-def default_layer(net: nn.Module, patch: ShapeZYX) -> str:
+def default_layer(net: nn.Module, patch: ShapeZYX, classes: int) -> str:
     """The layer that is explained where none is named; see the module's docstring."""
-    if isinstance(net, OneStreamNet):
-        return _AQCF_LAYER
-    coarse = [name for name, shape in layers(net, patch).items() if _coarser(shape[1:], patch)]
-    if not coarse:
-        raise ConfigError("no layer of the network is coarser than its input; name a layer")
-    return coarse[-1]
+    wide = [name for name, shape in layers(net, patch).items() if shape[0] > classes]
+    if not wide:
+        raise ConfigError(f"no layer has more than {classes} channels; name a layer")
+    return wide[-1]
 
 
 def _named(names: Sequence[str], data: DataConfig) -> list[Case]:
@@ -210,7 +207,7 @@ def _explain(
     options: Options, to: Path,
 ) -> Explained:  # fmt: skip
     start = time.perf_counter()
-    layer = options.layer or default_layer(net, spec.patch)
+    layer = options.layer or default_layer(net, spec.patch, classes)
     target = Target(_CLASSES[options.target], layer, options.method)
     mask = label == TUMOUR if options.target == "tumour" else label > 0
     prepared = prepare(volume, spec)
@@ -333,8 +330,3 @@ def _mean_sd(values: Sequence[float], digits: int) -> str:
     if len(values) > 1:
         return summary(values).mean_sd(digits)
     return f"{values[0]:.{digits}f}" if values else "–"
-
-
-def _coarser(shape: tuple[int, ...], patch: ShapeZYX) -> bool:
-    sides = list(zip(shape, patch, strict=True))
-    return all(n <= full for n, full in sides) and any(n < full for n, full in sides)

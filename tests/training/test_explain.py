@@ -58,7 +58,7 @@ def test_unseen_cases_with_a_known_tumour_are_explained(
     to, found = explained
     assert [item.case for item in found] == ["ct/a", "mr/a"]
     assert [row["case"] for row in rows(to / "explain.csv")] == ["ct/a", "mr/a"]
-    assert {item.layer for item in found} == {"decoder.levels.2"}
+    assert {item.layer for item in found} == {"decoder.levels.3"}
     text = (to / "summary.md").read_text("utf-8")
     assert "| Both | 2 |" in text
     assert "ct/c: left out, its label does not tell tumour from liver" in text
@@ -130,24 +130,24 @@ def test_a_model_folder_is_explained_on_the_cases_of_its_scores(
         explain_run(folder, tmp_path / "out")
 
 
-def test_a_baseline_is_explained_at_its_last_coarse_layer(
+def test_a_baseline_is_explained_without_figure_8(
     root: Path, make_config: ConfigMaker, tmp_path: Path
 ) -> None:
-    method = {"name": "dynunet", "channels": (2, 4, 4)}
+    method = {"name": "dynunet", "channels": (4, 4, 4)}
     config = make_config(data={"root": str(root), **HELD}, method=method)
     run = write_run(tmp_path / "run", config)
     options = Options(region="reference")
     (found,) = explain_run(run, tmp_path / "out", cases=["ct/a"], options=options)
-    assert found.layer
+    assert found.layer == "0"  # all but the head
     assert not (tmp_path / "out" / "features").exists()
 
 
-def test_the_default_layer_is_the_last_that_is_coarser_than_the_patch() -> None:
-    first, last = torch.nn.Conv3d(1, 2, 3, 2, 1), torch.nn.Conv3d(2, 2, 1)
-    net = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Upsample(scale_factor=2), last)
-    assert default_layer(net, (4, 4, 4)) == "1"
+def test_the_default_layer_is_the_last_before_the_head() -> None:
+    first, head = torch.nn.Conv3d(1, 4, 3, 1, 1), torch.nn.Conv3d(4, 3, 1)
+    net = torch.nn.Sequential(first, torch.nn.ReLU(), head, torch.nn.Identity())
+    assert default_layer(net, (4, 4, 4), 3) == "1"
     with pytest.raises(ConfigError, match="name a layer"):
-        default_layer(torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1)), (4, 4, 4))
+        default_layer(torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1)), (4, 4, 4), 3)
 
 
 @pytest.mark.parametrize(
