@@ -12,7 +12,7 @@ from torch import nn
 
 from model.backends.base import Backend
 from model.backends.torch import TorchBackend
-from model.metrics import BoolArray, dice, hd95_mm, mean_surface_distance_mm
+from model.metrics import BoolArray, dice, surface_agreement_mm
 from model.nifti import write_nifti
 from model.pipeline import Result, segment
 from model.render import preview
@@ -144,11 +144,8 @@ def score(case: Case, volume: Volume, reference: MaskArray, result: Result) -> C
 def agreement(prediction: BoolArray, reference: BoolArray, spacing_mm: SpacingZYX) -> Agreement:
     """Of two ``(z, y, x)`` masks; the volume's diagonal instead of an infinite distance."""
     diagonal = float(np.linalg.norm(np.array(prediction.shape) * spacing_mm))
-    return Agreement(
-        dice(prediction, reference),
-        min(hd95_mm(prediction, reference, spacing_mm), diagonal),
-        min(mean_surface_distance_mm(prediction, reference, spacing_mm), diagonal),
-    )
+    hd95, mean = surface_agreement_mm(prediction, reference, spacing_mm)
+    return Agreement(dice(prediction, reference), min(hd95, diagonal), min(mean, diagonal))
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:
