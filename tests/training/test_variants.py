@@ -59,7 +59,7 @@ def test_unknown_variants_are_named_with_those_there_are(config: TrainConfig) ->
 
 
 def test_a_baseline_takes_its_settings_from_the_protocol(config: TrainConfig) -> None:
-    method = {"name": "dynunet", "channels": [4, 8]}
+    method = {"name": "dynunet", "channels": [4, 8, 8]}
     variant = find_variant("dynunet")
-    assert applied(protocol(config, methods=[method]), variant).method.channels == (4, 8)
+    assert applied(protocol(config, methods=[method]), variant).method.channels == (4, 8, 8)
     assert applied(config, variant).method.channels == ()
