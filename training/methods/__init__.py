@@ -12,7 +12,7 @@ from model.types import Modality
 from ..config import TrainConfig
 from .blueprint import Blueprint, blueprint
 from .distillation import UnpairedDistillation
-from .unimodal import UnimodalPair
+from .pair import Pair, UnimodalPair
 from .weights import load_tensors, read_blueprint, save_tensors
 
 
@@ -57,7 +57,7 @@ def save_weights(path: Path, net: nn.Module) -> None:
     """
     if isinstance(net, AQCFNet):
         save_checkpoint(path, net)
-    elif isinstance(net, UnimodalPair | UnpairedDistillation):
+    elif isinstance(net, Pair):
         save_tensors(path, net, net.blueprint)
     else:
         raise TypeError(f"{type(net).__name__} is not a method")
@@ -75,7 +75,7 @@ def load_method(path: Path, config: TrainConfig) -> nn.Module:
     return net.eval()
 
 
-def _baseline(plan: Blueprint) -> UnimodalPair | UnpairedDistillation:
+def _baseline(plan: Blueprint) -> Pair:
     return UnpairedDistillation(plan) if plan.method.name == "unpaired_kd" else UnimodalPair(plan)
 
 

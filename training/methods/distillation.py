@@ -1,7 +1,5 @@
 """Unpaired knowledge distillation (Dou, Liu, Heng, Glocker, IEEE TMI 2020)."""
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,10 +7,10 @@ from torch.nn import functional as F
 from model.types import MODALITIES, Modality
 
 from .blueprint import Blueprint
-from .networks import build_network
+from .pair import Pair
 
 
-class UnpairedDistillation(nn.Module):
+class UnpairedDistillation(Pair):
     """One U-Net whose convolutions CT and MR share, and whose norms each has for itself.
 
     The U-Net is nnU-Net's, so that against ``dynunet`` nothing changes but what Dou et al. add.
@@ -22,18 +20,8 @@ class UnpairedDistillation(nn.Module):
     """
 
     def __init__(self, plan: Blueprint) -> None:
-        super().__init__()
-        self.blueprint = plan
-        self.nets = nn.ModuleDict({m: build_network(plan.common()) for m in MODALITIES})
+        super().__init__(plan, lambda _: plan.common())
         _share_kernels(self.nets["ct"], self.nets["mr"])
-
-    def forward(self, ct: Tensor, mr: Tensor, exchange: bool = True) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Two ``(n, 1, z, y, x)`` patches to their logits; there is nothing to ``exchange``."""
-        return self.nets["ct"](ct), self.nets["mr"](mr)
-
-    def one_stream(self, modality: Modality) -> nn.Module:
-        """A copy with the norms of one modality only, in evaluation mode."""
-        return deepcopy(self.nets[modality]).eval()
 
     def extra_loss(self, logits: dict[Modality, Tensor], labels: dict[Modality, Tensor]) -> Tensor:
         """``distillation`` times ``confusion_loss``."""

@@ -116,6 +116,24 @@ def test_a_few_steps_reduce_both_losses(
     assert all(course[-1][m] < course[0][m] for m in MODALITIES)
 
 
+@pytest.mark.parametrize("name", ["dynunet", "unpaired_kd"])
+def test_recomputing_changes_no_gradient(
+    name: str, baseline: Baseline, images: dict[str, Tensor], labels: dict[str, Tensor]
+) -> None:
+    torch.manual_seed(0)
+    net = build_method(baseline(name))
+    grads = []
+    for net.recompute in (False, True):
+        net.zero_grad()
+        each = losses(net, images, labels)
+        (each["ct"] + each["mr"]).backward()
+        grads.append([p.grad for p in net.parameters()])
+    for kept, again in zip(*grads, strict=True):
+        assert kept is not None
+        assert kept.any()
+        torch.testing.assert_close(kept, again)
+
+
 def test_weights_come_back_from_disk(net: nn.Module, config: TrainConfig, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     save_weights(path, net)
