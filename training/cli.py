@@ -1,22 +1,62 @@
-"""``aqcf-train``: train, score, export."""
+"""``aqcf-train``: prepare, train, score, compare, explain, export."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from model.errors import AqcfError, ConfigError, InputError
 
 app = typer.Typer(
-    help="Train A-QCF-Net on unpaired CT and MR cohorts, score it, export a model folder.",
+    help="Train A-QCF-Net on unpaired CT and MR cohorts, compare it, export a model folder.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 ConfigArgument = Annotated[
     Path, typer.Argument(help="YAML file, such as training/configs/small.yaml")
 ]
+CACHE = Path("runs") / "cache"
+CacheOption = Annotated[Path, typer.Option(help="Folder of preprocessed cases")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads")]
+WeightsOption = Annotated[str, typer.Option(help="best or last")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/small")]
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str | None, typer.Argument(help="lits, msd, atlas, ircadb, liverhccseg or chaos")
+    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="The unpacked download")] = None,
+    to: Annotated[Path | None, typer.Option(help="Root to write the cases to")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Check the cases of this YAML file and fill the cache")
+    ] = None,
+    cache: CacheOption = CACHE,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Prepared root to look for duplicates in")
+    ] = None,
+    leave_out_overlap: Annotated[
+        bool, typer.Option(help="Leave out what another data set holds, as LiTS 28-47")
+    ] = False,
+    skip_broken: Annotated[bool, typer.Option(help="Name broken cases and go on")] = False,
+    role: Annotated[str, typer.Option(help="develop, or test: never trained on")] = "develop",
+    workers: Annotated[int, typer.Option(help="Processes [CPUs]")] = os.cpu_count() or 1,
+) -> None:
+    """Turn a download into checked cases, or check a configuration's cases and fill the cache."""
+    from . import prepare as work  # noqa: PLC0415
+
+    if (source is None or folder is None or to is None) and config is None:
+        raise ConfigError("give SOURCE, FOLDER and --to ROOT, or --config FILE, or all of them")
+    if source and folder and to:
+        work.prepare(
+            source, folder, to, workers=workers, skip_broken=skip_broken,
+            leave_out_duplicates=leave_out_overlap, against=against or (), role=role,
+        )  # fmt: skip
+    if config:
+        work.check_and_cache(config, workers=workers, cache=cache, skip_broken=skip_broken)
 
 
 @app.command()
@@ -24,14 +64,15 @@ def fit(
     config: ConfigArgument,
     run: Annotated[Path | None, typer.Option(help="Folder of the run [runs/NAME]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Train up to this many epochs instead")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    cache: CacheOption = CACHE,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train, or go on from the run's last checkpoint; the same weights either way."""
     from .config import load_config  # noqa: PLC0415  torch takes seconds to import
     from .run import train  # noqa: PLC0415
 
     settings = load_config(config, {"epochs": epochs} if epochs else None)
-    train(settings, run or Path("runs") / settings.name, threads=threads)
+    train(settings, run or Path("runs") / settings.name, cache=cache, threads=threads)
 
 
 @app.command()
@@ -42,7 +83,8 @@ def crossval(
         str | None, typer.Option(help="Comma-separated, or all, instead of protocol.variants")
     ] = None,
     folds: Annotated[str | None, typer.Option(help="Only these folds, such as 0,2")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    cache: CacheOption = CACHE,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train and score every variant on every fold, or go on where it stopped."""
     from .config import load_config  # noqa: PLC0415
@@ -53,18 +95,17 @@ def crossval(
     if variants:
         settings = changed(settings, {"protocol": {"variants": _words(variants)}})
     folder = study or Path("studies") / settings.name
-    run_study(settings, folder, folds=_numbers(folds), threads=threads)
+    run_study(settings, folder, cache=cache, folds=_numbers(folds), threads=threads)
 
 
 @app.command(hidden=True)
 def fold(
-    study: Path, variant: str, number: int,
-    threads: Annotated[int | None, typer.Option()] = None,
-) -> None:  # fmt: skip
+    study: Path, variant: str, number: int, cache: CacheOption, threads: ThreadsOption = None
+) -> None:
     """One run of a study; ``crossval`` calls it."""
     from .crossval import read_study, run_fold  # noqa: PLC0415
 
-    run_fold(read_study(study), variant, number, threads)
+    run_fold(read_study(study, cache), variant, number, threads)
 
 
 @app.command()
@@ -84,20 +125,81 @@ def report(
 @app.command()
 def evaluate(
     run: RunArgument,
-    weights: Annotated[str, typer.Option(help="best or last")] = "best",
+    weights: WeightsOption = "best",
     profile: Annotated[str | None, typer.Option(help="Sliding-window profile")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Prepared root of another data set, for generalisation")
+    ] = None,
 ) -> None:
-    """Score held-out and test cases through the deployed pipeline; writes scores.csv, pictures."""
-    from .run import score_run  # noqa: PLC0415
+    """Score held-out and test cases through the deployed pipeline, or all cases of another root:
+    scores, masks, pictures."""
+    from .config import ExternalConfig  # noqa: PLC0415
+    from .run import score_external, score_run  # noqa: PLC0415
 
-    score_run(run, weights=weights, profile=profile)
+    if root is None:
+        score_run(run, weights=weights, profile=profile)
+    else:
+        external = ExternalConfig(root=root)
+        score_external(run, root.resolve().name, external, weights=weights, profile=profile)
+
+
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(help="Folder of a run, or a model folder with --root")],
+    to: Annotated[Path, typer.Option(help="Folder to write")],
+    case: Annotated[list[str] | None, typer.Option(help="Only this case; may be repeated")] = None,
+    root: Annotated[Path | None, typer.Option(help="Prepared root of the cases")] = None,
+    weights: WeightsOption = "best",
+    target: Annotated[str, typer.Option(help="tumour or liver")] = "tumour",
+    method: Annotated[str, typer.Option(help="gradcam++ or gradcam")] = "gradcam++",
+    layer: Annotated[str | None, typer.Option(help="Layer [the head's input]")] = None,
+    region: Annotated[
+        str, typer.Option(help="Whose logits count: predicted, reference or volume")
+    ] = "predicted",
+    threshold: Annotated[float, typer.Option(help="Share of the map's maximum")] = 0.5,
+) -> None:
+    """Saliency of cases a network never saw, measured against the label; feature maps."""
+    from .explain import Options, explain_run  # noqa: PLC0415
+
+    options = Options(
+        target=_one_of("target", target, ("tumour", "liver")),
+        method=_one_of("method", method, ("gradcam++", "gradcam")),
+        region=_one_of("region", region, ("predicted", "reference", "volume")),
+        layer=layer, threshold=threshold,
+    )  # fmt: skip
+    explain_run(source, to, cases=case, root=root, weights=weights, options=options)
+
+
+@app.command("reading-list")
+def reading_list(
+    source: Annotated[Path, typer.Argument(help="Folder of a run or of a study")],
+    to: Annotated[Path, typer.Option(help="CSV file to write")],
+    count: Annotated[int, typer.Option(help="Cases")] = 40,
+    reader: Annotated[list[str] | None, typer.Option(help="Reader [R1, R2]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw and the orders")] = 0,
+) -> None:
+    """Draw the cases of a reader study, balanced by modality and lesion size, as a sheet to fill."""
+    from .reading_list import write_reading_list  # noqa: PLC0415
+
+    write_reading_list(source, to, count=count, readers=reader or ("R1", "R2"), seed=seed)
+
+
+@app.command()
+def readers(
+    sheet: Annotated[Path, typer.Argument(help="The filled sheet")],
+    to: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
+) -> None:
+    """Table 8 of a filled sheet: scores, acceptance, ICC with its interval, Cohen's kappa."""
+    from .readers import report_readers  # noqa: PLC0415
+
+    report_readers(sheet, to)
 
 
 @app.command()
 def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="Model folder to write, such as model/zoo/small")],
-    weights: Annotated[str, typer.Option(help="best or last")] = "best",
+    weights: WeightsOption = "best",
     version: Annotated[str, typer.Option(help="Version of the model")] = "1.0.0",
     notes: Annotated[Path | None, typer.Option(help="Markdown that ends the model card")] = None,
     torchscript: Annotated[bool, typer.Option(help="Write ct.ts and mr.ts too")] = False,
@@ -106,6 +208,12 @@ def export(
     from .run import export_run  # noqa: PLC0415
 
     export_run(run, to, weights=weights, version=version, notes=notes, torchscript=torchscript)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise ConfigError(f"{name} {value!r} is not one of {', '.join(known)}")
+    return value
 
 
 def _words(text: str) -> list[str]:

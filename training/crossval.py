@@ -1,7 +1,7 @@
 """The experiment (section 4.1.1): every variant trained on every fold, scored where it is blind.
 
-A study's folder holds ``study.json``, the shared ``cache/``, and a run's folder for each
-``VARIANT/fold_K``. A run that is whole is not made again; one that was cut short goes on.
+A study's folder holds ``study.json`` and a run's folder for each ``VARIANT/fold_K``. A run that is
+whole is not made again; one that was cut short goes on.
 """
 
 import json
@@ -29,11 +29,13 @@ STUDY = "study.json"
 
 @dataclass(frozen=True)
 class Study:
-    """What ``study.json`` says: the base configuration and its folds."""
+    """What ``study.json`` says: the base configuration and its folds. ``cache`` keeps preprocessed
+    cases for all runs."""
 
     folder: Path
     config: TrainConfig
     folds: tuple[Fold, ...]
+    cache: Path
 
     def run(self, variant: str, fold: int) -> Path:
         return self.folder / variant / f"fold_{fold}"
@@ -75,8 +77,9 @@ class RunFailedError(AqcfError):
 
 
 def crossval(
-    config: TrainConfig, folder: Path, *, folds: Sequence[int] | None = None,
-    threads: int | None = None, launch: Launcher | None = None,
+    config: TrainConfig, folder: Path, *, cache: Path | None = None,
+    folds: Sequence[int] | None = None, threads: int | None = None,
+    launch: Launcher | None = None,
 ) -> Study:  # fmt: skip
     """Make what is missing of the study in ``folder``; ``folds`` limits which.
 
@@ -88,7 +91,7 @@ def crossval(
     """
     check_protocol(config)
     variants = chosen_variants(config)
-    study = open_study(config, folder)
+    study = open_study(config, folder, cache)
     chosen = list(range(len(study.folds))) if folds is None else list(folds)
     if not set(chosen) <= set(range(len(study.folds))):
         raise ConfigError(f"folds {chosen}: the study has folds 0 to {len(study.folds) - 1}")
@@ -111,30 +114,33 @@ def check_protocol(config: TrainConfig) -> None:
         )
 
 
-def open_study(config: TrainConfig, folder: Path) -> Study:
-    """Begin a study, or go on with it: its folds stay as they were drawn."""
+def open_study(config: TrainConfig, folder: Path, cache: Path | None = None) -> Study:
+    """Begin a study, or go on with it: its folds stay as they were drawn. ``cache``: by default in
+    its folder."""
+    cache = cache or folder / CACHE
     file = folder / STUDY
     if file.is_file():
-        study = read_study(folder)
+        study = read_study(folder, cache)
         if _essence(study.config) != _essence(config):
             raise ConfigError(
                 f"{file} was begun with another configuration; choose another --study folder"
             )
-        study = Study(folder, config, study.folds)
+        study = Study(folder, config, study.folds, cache)
     else:
         folds = make_folds(_usable(config), config.protocol.folds, config.seed)
-        study = Study(folder, config, tuple(folds))
+        study = Study(folder, config, tuple(folds), cache)
     _write(study)
     return study
 
 
-def read_study(folder: Path) -> Study:
+def read_study(folder: Path, cache: Path | None = None) -> Study:
     """Raises ``ConfigError`` when ``folder`` holds no study."""
     file = folder / STUDY
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         config = TrainConfig.model_validate(values["config"])
-        return Study(folder, config, tuple(tuple(names) for names in values["folds"]))
+        folds = tuple(tuple(names) for names in values["folds"])
+        return Study(folder, config, folds, cache or folder / CACHE)
     except (OSError, ValueError, KeyError, ValidationError) as error:
         raise ConfigError(f"{file} is not a study: {error}") from error
 
@@ -152,7 +158,7 @@ def run_fold(study: Study, variant: str, fold: int, threads: int | None) -> None
     """Train and score one run of a study, in this process."""
     run, rules = study.run(variant, fold), study.config.protocol
     config = study.config_of(variant, fold)
-    train(config, run, cache=study.folder / CACHE, threads=threads)
+    train(config, run, cache=study.cache, threads=threads)
     score_run(run, weights=rules.weights, profile=rules.profile)
     for name, external in rules.external.items():
         score_external(run, name, external, weights=rules.weights, profile=rules.profile)
@@ -160,7 +166,7 @@ def run_fold(study: Study, variant: str, fold: int, threads: int | None) -> None
 
 def _in_a_process(study: Study, variant: str, fold: int, threads: int | None) -> None:
     """Memory is given back whatever happens, and several devices can be started for each run."""
-    words = ["fold", str(study.folder), variant, str(fold)]
+    words = ["fold", str(study.folder), variant, str(fold), "--cache", str(study.cache)]
     if threads:
         words += ["--threads", str(threads)]
     done = subprocess.run([sys.executable, "-m", "training", *words], check=False)  # noqa: S603

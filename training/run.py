@@ -1,6 +1,7 @@
 """The commands' work: a run's folder, from configuration to exported model."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,13 @@ def train(
     cases, validation = split(list_cases(config.data), config.data)
     with Progress(config.steps, _steps_done(run)) as progress:
         progress.console.print(f"{config.name}: {len(cases)} training cases, {_device(config)}")
-        samples = load_samples(cases, config, cache or run.parent / CACHE, progress.loading)
+        samples = load_samples(
+            cases,
+            config,
+            cache or run.parent / CACHE,
+            progress.loading,
+            workers=os.cpu_count() or 1,
+        )
         fit(config, samples, validation, run, progress)
     if is_first():
         record = json.dumps(_record(config, run), indent=1)
