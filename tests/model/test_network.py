@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from model.network import AQCFNet, AttentionGate, presence
 from model.quaternion import QuaternionConv
@@ -255,3 +256,35 @@ def test_deepest_layers_stay_in_single_precision_under_autocast() -> None:
         logits = net(*pair)[0]
     assert list(seen.values()) == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_recomputed_activations_give_the_same_gradients_and_keep_less(exchange: bool) -> None:
+    pair = patches(dtype=torch.float32), patches(seed=1, dtype=torch.float32)
+    found = []
+    for recompute in (False, True):
+        net, kept = tiny(dtype=torch.float32), []
+        net.recompute = recompute
+
+        def keep(x: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(x)
+            return x
+
+        with saved_tensors_hooks(keep, lambda x: x):
+            loss = sum(logits.square().mean() for logits in net(*pair, exchange))
+        loss.backward()
+        gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+        found.append((loss.detach(), gradients, sum(x.numel() for x in kept)))
+    (loss, gradients, kept), (again, same, fewer) = found
+    assert torch.equal(loss, again)
+    torch.testing.assert_close(gradients, same, rtol=0, atol=1e-6)
+    assert fewer < kept / 3
+
+
+def test_recomputing_costs_nothing_where_no_gradient_is_wanted() -> None:
+    net, pair = tiny(), (patches(), patches(seed=1))
+    with torch.no_grad():
+        expected = net(*pair)
+        net.recompute = True
+        torch.testing.assert_close(net(*pair), expected, rtol=0, atol=0)
+        assert net.one_stream("ct")(pair[0]).shape == expected[0].shape

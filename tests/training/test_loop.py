@@ -5,17 +5,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from model.checkpoint import load_network
+from model.errors import ConfigError
 from model.network import AQCFNet
 from model.types import Modality
+from training.board import BOARD
 from training.config import OptimiserConfig, TrainConfig
 from training.data import Batches, Case, list_cases, load_samples, split
 from training.evaluate import CaseScore
-from training.loop import BEST, STATE, WEIGHTS, DivergedError, _open, _step, fit, trapezoid
+from training.loop import (
+    BEST,
+    STATE,
+    WEIGHTS,
+    DivergedError,
+    _groups,
+    _open,
+    _recompute,
+    _step,
+    check_samples,
+    fit,
+    trapezoid,
+)
 from training.progress import Progress
-from training.report import append_csv, draw_curves, forget_after, read_csv
+from training.records import read_csv
 from training.sample import Sample
 
 ConfigMaker = Callable[..., TrainConfig]
@@ -239,6 +256,126 @@ def test_some_steps_lower_the_loss(
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_step_of_two_batches_has_the_mean_of_their_gradients(
+    config: TrainConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    """The Dice is taken per batch: so it is not quite a step with a batch twice as large."""
+    batches = [Batches(samples, config)[n] for n in (0, 1)]
+    found = []
+    for group in ([batches[0]], [batches[1]], batches):
+        session = _open(config.model_copy(update={"optimiser": OptimiserConfig()}), tmp_path)
+        values = _step(session, group)
+        named = session.state.net.named_parameters()
+        found.append((values, {n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                               for n, p in named}))  # fmt: skip
+    (first, a), (second, b), (both, c) = found
+    mean = {name: (a[name] + b[name]) / 2 for name in a}
+    torch.testing.assert_close(c, mean, rtol=1e-4, atol=1e-6)
+    assert both == pytest.approx({name: (first[name] + second[name]) / 2 for name in first})
+
+
+def test_steps_of_several_batches_draw_them_in_turn_and_resume_exactly(
+    config: TrainConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    """Step n has the batches 2n and 2n + 1."""
+    double = config.model_copy(update={"accumulate": 2, "epochs": 2})
+    groups = list(_groups(Batches(samples, double), 4, double))
+    assert len(groups) == 2
+    for batch, number in zip(groups[0], (8, 9), strict=True):
+        assert torch.equal(batch.images["ct"], Batches(samples, config)[number].images["ct"])
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        run.mkdir()
+    fit(double, samples, [], whole, Watcher())
+    with pytest.raises(Killed):
+        fit(double, samples, [], broken, Watcher(at_step=5))
+    fit(double, samples, [], broken, Watcher())
+    found, expected = state(broken), state(whole)
+    torch.testing.assert_close(dict(found["net"]), dict(expected["net"]), rtol=0, atol=0)
+    assert found["step"] == expected["step"] == 6
+    assert found["seconds"] > 0
+
+
+def with_scaler() -> Fabric:
+    """fp16 with a loss scaler, which a CPU can do too, though Fabric does not offer it."""
+    fabric = Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
+    fabric.launch()
+    return fabric
+
+
+def test_a_loss_scaler_is_part_of_what_is_resumed(
+    config: TrainConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    """The first scales overflow; what the scaler learns from it is kept."""
+    short = config.model_copy(update={"epochs": 1, "accumulate": 2})
+    fit(short, samples, [], tmp_path, Watcher(), with_scaler())
+    saved = state(tmp_path)
+    assert saved["scaler"]["_growth_tracker"] + saved["skipped"] > 0
+    again = with_scaler()
+    session = _open(short, tmp_path, again)
+    assert again.strategy.precision.state_dict() == saved["scaler"]
+    assert session.state.skipped == saved["skipped"]
+
+
+def test_samples_that_cannot_be_trained_with_are_refused(
+    config: TrainConfig, samples: list[Sample], make_config: ConfigMaker
+) -> None:
+    with pytest.raises(ConfigError, match="no mr case is left to train on"):
+        check_samples([s for s in samples if s.modality == "ct"], config)
+    large = config.modalities["ct"].model_copy(update={"patch": (16, 16, 512)})
+    huge = config.model_copy(update={"modalities": {**config.modalities, "ct": large}})
+    with pytest.raises(ConfigError, match=r"ct patch \(16, 16, 512\) is more than twice .*, 48\)"):
+        check_samples(samples, huge)
+    other = config.modalities["mr"].model_copy(update={"patch": (16, 32, 32)})
+    uneven = config.model_copy(update={"modalities": {**config.modalities, "mr": other}})
+    with pytest.raises(ConfigError, match=r"\(16, 16, 32\) and mr \(16, 32, 32\) must be one"):
+        check_samples(samples, uneven)
+
+
+def test_recomputing_is_asked_of_the_network_and_refused_where_it_cannot(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    careful = config.model_copy(update={"checkpoint_activations": True})
+    assert _open(careful, tmp_path).state.net.recompute is True
+    with pytest.raises(ConfigError, match="checkpoint_activations: method 'aqcf' cannot"):
+        _recompute(torch.nn.Conv3d(1, 1, 1), careful)
+
+
+class Coupled(AQCFNet):
+    """Distils the mean of one stream into the other."""
+
+    def extra_loss(self, logits: dict[Modality, Tensor], labels: dict[Modality, Tensor]) -> Tensor:
+        return labels["ct"].float().mean() * (logits["ct"].mean() - logits["mr"].mean()).square()
+
+
+def test_the_term_of_a_method_that_distils_is_added_and_logged(
+    config: TrainConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    batch = Batches(samples, config)[0]
+    plain, coupled = (_open(config, tmp_path) for _ in range(2))
+    assert "extra" not in _step(plain, [batch])
+    coupled.state.net.__class__ = Coupled
+    assert _step(coupled, [batch])["extra"] > 0
+    grads = [s.state.net.decoders["ct"].head.bias.grad for s in (plain, coupled)]  # type: ignore[union-attr]
+    assert not torch.equal(*grads)
+
+
+def test_tensorboard_shows_every_step_once_after_a_resumption(
+    config: TrainConfig, samples: list[Sample], validation: list[Case], tmp_path: Path
+) -> None:
+    """Step 6 was logged and validated, not yet saved: it comes again."""
+    with pytest.raises(Killed):
+        fit(config, samples, validation, tmp_path, Watcher(at_validation=6))
+    fit(config, samples, validation, tmp_path, Watcher())
+    shown = EventAccumulator(str(tmp_path / BOARD)).Reload()
+    rows = read_csv(tmp_path / "steps.csv")
+    for name in ("ct", "mr", "dice_ct", "dice_mr", "lr"):
+        points = [(e.step, e.value) for e in shown.Scalars(f"train/{name}")]
+        assert [step for step, _ in points] == [int(row["step"]) for row in rows]
+        assert [v for _, v in points] == pytest.approx([float(row[name]) for row in rows])
+    assert [e.step for e in shown.Scalars("liver_dice/ct/b")] == [3, 6, 9]
+
+
 def test_trapezoid_rises_holds_and_falls() -> None:
     rule = OptimiserConfig(lr=2.0, schedule="trapezoid", warmup=10, cooldown=20)
     rates = [trapezoid(rule, step, 100) for step in range(100)]
@@ -258,51 +395,3 @@ def test_trapezoid_can_be_made_longer_while_it_holds() -> None:
 def test_trapezoid_without_ramps_is_flat() -> None:
     rule = OptimiserConfig(lr=1.0, schedule="trapezoid")
     assert {trapezoid(rule, step, 9) for step in range(9)} == {1.0}
-
-
-def log(run: Path, steps: int) -> None:
-    for step in range(1, steps + 1):
-        append_csv(run / "steps.csv", [{"step": step, "lr": 1, "ct": 2 / step, "mr": 3 / step}])
-        dice = {"step": step, "case": "ct/a", "liver_dice": 1 - 1 / step}
-        append_csv(run / "validation.csv", [dice])
-
-
-def test_rows_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    log(tmp_path, 5)
-    forget_after(tmp_path / "steps.csv", 3)
-    forget_after(tmp_path / "absent.csv", 3)
-    assert [row["step"] for row in read_csv(tmp_path / "steps.csv")] == ["1", "2", "3"]
-    forget_after(tmp_path / "steps.csv", 0)
-    assert read_csv(tmp_path / "steps.csv") == []
-
-
-def test_curves_show_the_run(tmp_path: Path) -> None:
-    """More is drawn the longer it ran, and in colour."""
-    pictures = []
-    for name, steps in (("empty", 0), ("long", 30)):
-        run = tmp_path / name
-        run.mkdir()
-        log(run, steps)
-        pictures.append(np.asarray(Image.open(draw_curves(run)).convert("RGB"), int))
-    empty, drawn = pictures
-    assert drawn.shape[1] > 800
-    coloured = [(np.ptp(picture, axis=-1) > 60).sum() for picture in (empty, drawn)]
-    assert coloured[1] > coloured[0] + 500
-
-
-def test_progress_speaks_on_and_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    modality: Modality = "ct"
-    score = CaseScore(
-        "ct/a", modality, "full", 0.5, 10.0, 2.0, None, None, None, 1000.0, 900.0, 1.0
-    )
-    with Progress(100) as progress:
-        progress.loading(2, 2)
-        progress.step(49, {"ct": 1.0, "mr": 2.0})
-        progress.step(50, {"ct": 1.0, "mr": 2.0})
-        progress.validating("ct/a")
-        progress.validated(50, [score])
-    shown = capsys.readouterr().out
-    assert "2 cases prepared" in shown
-    assert "step 50  loss ct 1.000  mr 2.000" in shown
-    assert "step 49" not in shown
-    assert "0.500" in shown

@@ -1,4 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
 from math import log
+from threading import Barrier
 
 import pytest
 import torch
@@ -112,6 +114,20 @@ def test_pseudo_labels_count_less() -> None:
     )
 
 
+def test_a_batch_of_a_merged_and_a_pseudo_case_worked_by_hand() -> None:
+    """Two cases of the four voxels. Merged, label 0 1 1 0: Dice (3.6/4.6 + 4.4/5.4)/2 = 0.798712,
+    cross-entropy -ln(0.7*0.9*0.8*0.6)/4 = 0.299001, loss 0.500289. Pseudo, label 0 1 2 0: Dice
+    (3.6/4.6 + 2.6/3.6 + 2/2.8)/3 = 0.739706, cross-entropy 0.445949, loss 0.706242. Each is half
+    of the batch, the pseudo one counts 0.3: 0.250145 + 0.105936."""
+    (logits, merged), (_, pseudo) = as_patch([0, 1, 1, 0]), as_patch([0, 1, 2, 0])
+    found = case_loss(
+        torch.cat([logits, logits]), torch.cat([merged, pseudo]), ["merged", "pseudo"], 0.3
+    )
+    assert found.value.item() == pytest.approx(0.356081, abs=2e-6)
+    assert found.dice.item() == pytest.approx((0.798712 + 0.739706) / 2, abs=2e-6)
+    assert not found.dice.requires_grad
+
+
 def test_rules_count_by_their_share_of_the_batch() -> None:
     logits, label = random_patch(4)
     found = case_loss(logits, label, ["merged", "full", "pseudo", "healthy"], 0.3)
@@ -121,3 +137,30 @@ def test_rules_count_by_their_share_of_the_batch() -> None:
         + 0.3 * dice_ce(logits[2:3], label[2:3]) / 4
     )
     torch.testing.assert_close(found.value, expected)
+
+
+def test_processes_that_share_a_batch_have_its_loss_and_its_gradient() -> None:
+    """Two of them, here threads; neither has a case for all of the rules."""
+    logits, label = random_patch(4)
+    logits.requires_grad_()
+    quality = ["full", "healthy", "merged", "pseudo"]
+    meet, given = Barrier(2, timeout=60), [torch.empty(0)] * 2
+
+    def process(rank: int) -> Tensor:
+        def total(own: Tensor) -> Tensor:
+            given[rank] = own
+            meet.wait()
+            both = given[0] + given[1]
+            meet.wait()
+            return both
+
+        part = slice(2 * rank, 2 * rank + 2)
+        return case_loss(logits[part], label[part], quality[part], 0.3, total).value
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(process, (0, 1)))
+    expected = case_loss(logits, label, quality, 0.3).value
+    for loss in found:
+        torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found[0], expected)]
+    torch.testing.assert_close(*gradients)
