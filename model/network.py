@@ -14,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .fusion import FusionBlock
 from .layers import ConvBlock, conv, conv_block
-from .spec import STAGES, NetworkConfig
+from .precision import trusted
+from .spec import NetworkConfig
 from .types import MODALITIES, Modality
-
-DEEP = STAGES - 1  # from this stage on everything runs in float32 under autocast
 
 
 class AttentionGate(nn.Module):
@@ -67,8 +66,8 @@ class Decoder(nn.Module):
     def forward(self, deep: Tensor, skips: list[Tensor], recompute: bool = False) -> Tensor:
         """``skips``: stem and fused maps of stages 1-3, from shallow to deep."""
         x = deep
-        for stage, (level, skip) in enumerate(zip(self.levels, reversed(skips), strict=True)):
-            x = run_block(level, x, skip, deep=stage == 0, recompute=recompute)
+        for level, skip in zip(self.levels, reversed(skips), strict=True):
+            x = run_block(level, x, skip, recompute=recompute)
         logits: Tensor = self.head(x)
         return logits
 
@@ -134,11 +133,10 @@ class AQCFNet(nn.Module):
         self, ct: Tensor, mr: Tensor
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         ct_present, mr_present = presence(ct), presence(mr)
-        again = partial(run_block, recompute=self.recompute)
-        ct, mr = again(self._encoder("ct").stem, ct), again(self._encoder("mr").stem, mr)
+        run = partial(run_block, recompute=self.recompute)
+        ct, mr = run(self._encoder("ct").stem, ct), run(self._encoder("mr").stem, mr)
         ct_maps, mr_maps, gates = [ct], [mr], []
         for stage, block in enumerate(self._blocks()):
-            run = partial(again, deep=stage >= DEEP)
             ct = run(self._encoder("ct").down[stage], ct_maps[-1])
             mr = run(self._encoder("mr").down[stage], mr_maps[-1])
             fused = run(block, ct, mr, ct_present, mr_present)
@@ -148,9 +146,8 @@ class AQCFNet(nn.Module):
         return self._decode("ct", ct_maps), self._decode("mr", mr_maps), gates
 
     def _decode(self, modality: Modality, maps: list[Tensor]) -> Tensor:
-        again = self.recompute
-        deep = run_block(self._bottleneck(modality), maps[-1], deep=True, recompute=again)
-        logits: Tensor = self.decoders[modality](deep, maps[:-1], again)
+        deep = run_block(self._bottleneck(modality), maps[-1], recompute=self.recompute)
+        logits: Tensor = self.decoders[modality](deep, maps[:-1], self.recompute)
         return logits
 
     def _encoder(self, modality: Modality) -> Encoder:
@@ -190,12 +187,11 @@ def run_stream(
     recompute: bool = False,
 ) -> Tensor:
     """The way of one stream by itself."""
-    again = partial(run_block, recompute=recompute)
-    maps: list[Tensor] = [again(encoder.stem, x)]
-    for stage, (down, block) in enumerate(zip(encoder.down, fuse, strict=True)):
-        run = partial(again, deep=stage >= DEEP)
+    run = partial(run_block, recompute=recompute)
+    maps: list[Tensor] = [run(encoder.stem, x)]
+    for down, block in zip(encoder.down, fuse, strict=True):
         maps.append(run(block, run(down, maps[-1])))
-    deep = again(bottleneck, maps[-1], deep=True)
+    deep = run(bottleneck, maps[-1])
     logits: Tensor = decoder(deep, maps[:-1], recompute)
     return logits
 
@@ -205,21 +201,9 @@ def presence(x: Tensor) -> Tensor:
     return (x != 0).flatten(1).any(1).to(x.dtype)[:, None, None, None, None]
 
 
-def run_block(
-    block: Callable[..., Any], *maps: Tensor, deep: bool = False, recompute: bool = False
-) -> Any:
-    """A block on its maps; a ``deep`` one in full precision."""
-    run = partial(full_precision, block) if deep else block
+def run_block(block: Callable[..., Any], *maps: Tensor, recompute: bool = False) -> Any:
+    """A block on its maps, in a precision that can be trusted."""
     if recompute and torch.is_grad_enabled():
         # No block draws random numbers, so their state need not be put back.
-        return checkpoint(run, *maps, use_reentrant=False, preserve_rng_state=False)
-    return run(*maps)
-
-
-def full_precision(function: Callable[..., Any], *args: Tensor) -> Any:
-    """Run in float32 under autocast: bfloat16 gradients of the deepest convolutions were seen to
-    be non-finite on CPUs."""
-    if not torch.is_autocast_enabled(args[0].device.type):
-        return function(*args)
-    with torch.autocast(args[0].device.type, enabled=False):
-        return function(*(arg.float() for arg in args))
+        return checkpoint(trusted, block, *maps, use_reentrant=False, preserve_rng_state=False)
+    return trusted(block, *maps)

@@ -178,7 +178,7 @@ def reading_list(
     reader: Annotated[list[str] | None, typer.Option(help="Reader [R1, R2]")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and the orders")] = 0,
 ) -> None:
-    """Draw the cases of a reader study, balanced by modality and lesion size, as a sheet to fill."""
+    """Draw the cases of a reader study, balanced by modality and lesion size: a sheet to fill."""
     from .reading_list import write_reading_list  # noqa: PLC0415
 
     write_reading_list(source, to, count=count, readers=reader or ("R1", "R2"), seed=seed)

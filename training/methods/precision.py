@@ -1,27 +1,19 @@
-"""Convolutions whose gradients are right under bf16 autocast on a CPU.
-
-Measured with PyTorch 2.13: on a map of depth 2 the weight gradient of a bf16 convolution with a
-kernel of depth 3 is wrong by orders of magnitude, at times not finite. Depths 1 and 3 and above
-are right, and so are transposed and strided convolutions.
-"""
+"""Convolutions of foreign networks, in a precision that can be trusted."""
 
 from torch import Tensor, nn
 
-from model.network import full_precision
-
-_FAULTY_DEPTH = 2  # voxels along z
+from model.precision import trusted
 
 
 class Guarded(nn.Module):
-    """A convolution that runs in float32, whatever autocast says, on a map of depth 2."""
+    """A convolution that goes through ``model.precision.trusted``."""
 
     def __init__(self, layer: nn.Conv3d) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        faulty = x.shape[2] == _FAULTY_DEPTH
-        y: Tensor = full_precision(self.layer, x) if faulty else self.layer(x)
+        y: Tensor = trusted(self.layer, x)
         return y
 
 
