@@ -57,8 +57,10 @@ def write_card(
     notes: str,
     pictures: Sequence[Path],
     run: Path,
+    validated: str = "",
 ) -> None:
-    """Write ``README.md`` and its pictures into the model folder."""
+    """Write ``README.md`` and its pictures into the model folder. ``validated``: the section of
+    cross-validated scores."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     curves = [run / CURVES] if (run / CURVES).is_file() else []
@@ -70,6 +72,7 @@ def write_card(
             id=spec.id, version=spec.version, widths=", ".join(map(str, network.widths)),
             bottleneck=network.bottleneck, licence=spec.licence,
         ),
+        validated,
         _scores(scores),
         *(f"\n![{p.stem}: the result on a case it never saw](images/{p.name})\n" for p in pictures),
         _training(spec, cases),

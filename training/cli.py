@@ -202,12 +202,17 @@ def export(
     weights: WeightsOption = "best",
     version: Annotated[str, typer.Option(help="Version of the model")] = "1.0.0",
     notes: Annotated[Path | None, typer.Option(help="Markdown that ends the model card")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Study whose cross-validated scores the card tells")
+    ] = None,
     torchscript: Annotated[bool, typer.Option(help="Write ct.ts and mr.ts too")] = False,
 ) -> None:
     """Write a model folder (weights, ONNX, manifest, card); refused when parity fails."""
     from .run import export_run  # noqa: PLC0415
 
-    export_run(run, to, weights=weights, version=version, notes=notes, torchscript=torchscript)
+    export_run(
+        run, to, weights=weights, version=version, notes=notes, study=study, torchscript=torchscript
+    )  # fmt: skip
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> Any:

@@ -28,6 +28,7 @@ from .methods import build_method, load_method
 from .progress import Progress, score_table
 from .ranks import check_machine, is_first
 from .records import append_csv, read_csv
+from .report.for_card import cross_validation
 
 CONFIG, RECORD = "config.json", "run.json"
 CACHE = "cache"
@@ -167,9 +168,13 @@ def unseen_cases(config: TrainConfig) -> list[Case]:
 
 
 def export_run(
-    run: Path, to: Path, *, weights: str, version: str, notes: Path | None, torchscript: bool
-) -> ModelSpec:
-    """Write a model folder with its card; refused when a graph does not equal the network."""
+    run: Path, to: Path, *, weights: str, version: str, notes: Path | None = None,
+    study: Path | None = None, torchscript: bool = False,
+) -> ModelSpec:  # fmt: skip
+    """Write a model folder with its card; refused when a graph does not equal the network.
+
+    ``notes`` end the card; it tells the cross-validated scores of a ``study`` of the same recipe.
+    """
     config = read_config(run)
     net = load_method(_weights(run, weights), config)
     if not isinstance(net, AQCFNet):
@@ -177,6 +182,7 @@ def export_run(
     cases = list_cases(config.data)
     train_cases, validation = split(cases, config.data)
     text = notes.read_text(encoding="utf-8") if notes else ""
+    validated = cross_validation(study) if study else ""
     scores = read_csv(run / SCORES)
     spec = draft_spec(config, version=version).model_copy(
         update={
@@ -197,7 +203,8 @@ def export_run(
         real=real_patches(config, validation), torchscript=torchscript,
     )  # fmt: skip
     shown = [picture_of(case, run) for case in unseen_cases(config) if may_be_shown(case)]
-    write_card(to, spec, train_cases, scores, text, [p for p in shown if p.is_file()], run)
+    pictures = [picture for picture in shown if picture.is_file()]
+    write_card(to, spec, train_cases, scores, text, pictures, run, validated)
     Console().print(f"{to}: {spec.id} {spec.version}, largest difference {spec.export['reached']}")
     return spec
 
