@@ -183,7 +183,7 @@ class TrainConfig(Frozen):
     accelerator: str = "auto"
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
-    accumulate: PositiveInt = 1  # batches whose gradients are summed into one step
+    accumulate: PositiveInt = 1  # batches whose gradients are averaged into one step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory
     checkpoint_every: PositiveInt = 50
     protocol: ProtocolConfig = ProtocolConfig()

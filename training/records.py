@@ -31,6 +31,12 @@ def forget_after(path: Path, step: int) -> None:
     """Drop the rows of later steps: a run that goes on from ``step`` writes them again."""
     rows = read_csv(path)
     kept = [row for row in rows if int(row["step"]) <= step]
-    if len(kept) < len(rows):
+    if len(kept) == len(rows):
+        return
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    append_csv(partial, kept)
+    if kept:
+        partial.replace(path)
+    else:
         path.unlink()
-        append_csv(path, kept)

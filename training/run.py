@@ -105,9 +105,10 @@ def _state(run: Path) -> dict[str, Any]:
 
 
 def _device(config: TrainConfig) -> str:
+    count = config.devices * config.nodes
     if config.accelerator != "cpu" and torch.cuda.is_available():
-        return f"{config.devices} x {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads"
+        return f"{count} x {torch.cuda.get_device_name()}"
+    return f"{f'{count} x ' * (count > 1)}CPU, {torch.get_num_threads()} threads"
 
 
 def score_run(run: Path, *, weights: str, profile: str | None) -> list[CaseScore]:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 import model.errors
 import service.api.errors
 import service.dicom.errors
 import service.errors
+import training.cli
 from model.errors import AqcfError
 from service.api.app import bare_app
 from service.api.errors import HTTP_CODES, status_of
@@ -108,12 +110,14 @@ def error_classes() -> Iterator[type[AqcfError]]:
 
 
 def codes_in_source() -> Iterator[str]:
-    """Every code that the packages write as a literal."""
+    """Every code that the packages write as a literal, but for ``model.explain``, which the service
+    never reaches."""
     yield from REASONS
     yield from HTTP_CODES.values()
     yield "invalid_parameter"
     for package in ("model", "service"):
-        for file in (ROOT / package).rglob("*.py"):
+        files = set((ROOT / package).rglob("*.py"))
+        for file in files - set((ROOT / "model" / "explain").rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 yield from codes_at(node)
 
@@ -134,3 +138,18 @@ def codes_at(node: ast.AST) -> Iterator[str]:
 def literal(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
+
+
+def test_the_training_page_names_commands_and_options_that_exist() -> None:
+    """Every ``aqcf-train`` line can be typed; every command is told of."""
+    commands = typer.main.get_group(training.cli.app).commands
+    text = page("training.md")
+    lines = re.findall(r"^ +aqcf-train ([a-z-]+)(.*)$", text, re.MULTILINE)
+    for name, rest in lines:
+        options = {option for part in commands[name].params for option in part.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options, name
+    shown = {name for name, command in commands.items() if not command.hidden}
+    assert {
+        name for name in shown if f"`aqcf-train {name}`" in text or f"`{name}`" in text
+    } == shown
+    assert len(lines) > 10
