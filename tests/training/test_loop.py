@@ -137,6 +137,18 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert rows[0] == rows[1]
 
 
+def test_in_bf16_too(config: TrainConfig, samples: list[Sample], tmp_path: Path) -> None:
+    """A patch of 16 slices has maps of depth 2, on which bf16 is not to be trusted."""
+    low = config.model_copy(update={"precision": "bf16-mixed"})
+    fit(low, samples, [], tmp_path / "whole", Watcher())
+    with pytest.raises(Killed):
+        fit(low, samples, [], tmp_path / "killed", Watcher(at_step=5))
+    fit(low, samples, [], tmp_path / "killed", Watcher())
+    found, expected = state(tmp_path / "killed"), state(tmp_path / "whole")
+    torch.testing.assert_close(dict(found["net"]), dict(expected["net"]), rtol=0, atol=0)
+    assert found["skipped"] == expected["skipped"] == 0
+
+
 def test_the_unbroken_run_moved(config: TrainConfig, whole: tuple[Path, Watcher]) -> None:
     """Or the comparison above would say nothing."""
     saved = state(whole[0])

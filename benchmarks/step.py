@@ -1,14 +1,17 @@
-"""What a training step of a configuration needs of a GPU's memory, estimated on the CPU.
+"""What a training step of a configuration needs: memory of a GPU, estimated on the CPU, and work.
 
-    python benchmarks/memory.py [--config paper] [--sides 64 96] [--json memory.json]
+    python benchmarks/step.py [--config paper] [--sides 64 96] [--json step.json]
 
 Counts what autograd keeps for the backward pass (each storage once) at reduced patches: it grows
 with the voxels, so two sizes give the line to the whole patch. Weights, their gradients and AdamW's
 moments are counted; cuDNN's workspaces and the allocator's slack are not. Where a GPU is, the step
-is run there too and its peak is measured.
+is run there too, and its peak and its seconds are measured. The work is the multiplications and
+additions of convolutions and matrices, forward and backward, of the whole patch.
 """
 
 import argparse
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from rich.console import Console
 from table import show, write_json
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.types import MODALITIES, ShapeZYX
 from training.config import TrainConfig, load_config
@@ -59,7 +63,8 @@ def row(
         "kept, whole patch": round(activations, 2),
         "weights, gradients, AdamW": round(weights, 2),
         "sum": round(activations + weights, 2),
-        "measured on a GPU": measured(config, whole, low=low, again=again),
+        "TFLOP": round(operations(config, whole, again=again) / 1e12, 2),
+        **measured(config, whole, low=low, again=again),
     }
 
 
@@ -86,19 +91,34 @@ def state_bytes(config: TrainConfig) -> int:
     return count * 4 * (5 if config.optimiser.ema else 4)
 
 
-def measured(config: TrainConfig, patch: ShapeZYX, *, low: bool, again: bool) -> float | None:
-    """The peak of two whole steps on a GPU, in GB."""
+def operations(config: TrainConfig, patch: ShapeZYX, *, again: bool) -> int:
+    """Counted on tensors without values."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        loss_of(network(config, again=again), patch, low=False).backward()
+    return int(counter.get_total_flops())
+
+
+def measured(
+    config: TrainConfig, patch: ShapeZYX, *, low: bool, again: bool, steps: int = 5
+) -> dict[str, Any]:
+    """The peak in GB and the seconds of a whole step on a GPU, the first ones left out."""
     if not torch.cuda.is_available():
-        return None
+        return {"GPU peak": None, "GPU seconds": None}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     net = network(config, again=again).cuda()
     optimiser = torch.optim.AdamW(net.parameters())
-    for _ in range(2):
+    for step in range(2 * steps):
+        if step == steps:
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
         optimiser.zero_grad()
         loss_of(net, patch, low=low).backward()
         optimiser.step()
-    return round(torch.cuda.max_memory_allocated() / GB, 2)
+    torch.cuda.synchronize()
+    seconds = (time.perf_counter() - begin) / steps
+    peak = torch.cuda.max_memory_allocated() / GB
+    return {"GPU peak": round(peak, 2), "GPU seconds": round(seconds, 3)}
 
 
 def network(config: TrainConfig, *, again: bool) -> Any:
@@ -112,7 +132,8 @@ def loss_of(net: Any, patch: ShapeZYX, *, low: bool) -> Tensor:
     device = next(net.parameters()).device
     images = [torch.rand(1, 1, *patch, device=device) for _ in MODALITIES]
     label = torch.randint(0, 3, (1, *patch), device=device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=low):
+    half = torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
+    with half:
         logits = net(*images)
     losses = [case_loss(x.float(), label, ["full"], 1.0).value for x in logits]
     return losses[0] + losses[1]
@@ -122,7 +143,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="paper", help="a name in training/configs")
     parser.add_argument("--sides", type=int, nargs=2, default=[64, 96], help="y and x, measured")
-    parser.add_argument("--json", type=Path, default=Path("memory.json"))
+    parser.add_argument("--json", type=Path, default=Path("step.json"))
     return parser.parse_args()
 
 
