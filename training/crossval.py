@@ -5,6 +5,7 @@ whole is not made again; one that was cut short goes on.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -204,19 +205,20 @@ def _essence(config: TrainConfig) -> dict[str, Any]:
 
 
 def _write(study: Study) -> None:
-    """Variants that were there before are kept: another machine may be at work on them."""
+    """Variants and commands that were there before are kept: another machine may be at work."""
     file = study.folder / STUDY
-    names = [variant.name for variant in chosen_variants(study.config)]
-    if file.is_file():
-        before = [entry["name"] for entry in json.loads(file.read_text("utf-8"))["variants"]]
-        names = list(dict.fromkeys([MAIN, *before, *names]))
-    found = [find_variant(name) for name in names]
+    before = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    names = [entry["name"] for entry in before.get("variants", [])]
+    names = [MAIN, *names, *(variant.name for variant in chosen_variants(study.config))]
+    found = [find_variant(name) for name in dict.fromkeys(names)]
+    commands = [*before.get("commands", []), shlex.join(["aqcf-train", *sys.argv[1:]])]
     values = {
         "name": study.config.name,
         "config": study.config.model_dump(mode="json"),
         "folds": study.folds,
         "variants": [{"name": v.name, "title": v.title, "group": v.group} for v in found],
         "external": {n: e.title or n for n, e in study.config.protocol.external.items()},
+        "commands": list(dict.fromkeys(commands)),
     }
     study.folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -75,9 +75,9 @@ def fit(
         values = _step(session, group)
         state.step += 1
         progress.step(state.step, values)
+        _log(session, values)
         epoch_ends = state.step % config.steps_per_epoch == 0 or state.step == config.steps
         if epoch_ends or state.step % config.checkpoint_every == 0:
-            _log(session, values)
             if epoch_ends:
                 _validate(session, validation, progress)
             _save(session)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _record(config: TrainConfig, run: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": config.precision,
         "hours": round(_state(run).get("seconds", 0.0) / 3600, 3),
-        "command": " ".join(["aqcf-train", *sys.argv[1:]]),
+        "command": shlex.join(["aqcf-train", *sys.argv[1:]]),
         "torch": torch.__version__,
     }
 

@@ -117,7 +117,7 @@ def write_run(run: Path, variant: str, values: Values, fold: int) -> None:
     facts = {
         "name": variant, "method": "aqcf", "variant": variant, "fold": fold, "seed": 7, "steps": 40,
         "parameters": 12345, "device": "CPU", "threads": 2, "precision": "32-true", "hours": 0.5,
-        "command": "aqcf-train crossval /home/me/tiny.yaml --study runs/tiny", "torch": "2.13.0",
+        "command": "aqcf-train fold runs/tiny full 0", "torch": "2.13.0",
     }  # fmt: skip
     (run / "run.json").write_text(json.dumps(facts))
     steps = [
@@ -183,7 +183,8 @@ def write_plan(folder: Path, config: Mapping[str, Any], /, **changes: object) ->
     variants = [{"name": n, "title": t, "group": g} for n, t, g in VARIANTS]
     values = {
         "name": NAME, "config": config, "folds": FOLDS, "variants": variants,
-        "external": {"ircadb": "3D-IRCADb", "hcc": "LiverHccSeg"}, **changes,
+        "external": {"ircadb": "3D-IRCADb", "hcc": "LiverHccSeg"},
+        "commands": ["aqcf-train crossval /home/me/tiny.yaml --study runs/tiny"], **changes,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(values), "utf-8")

@@ -8,6 +8,8 @@ import yaml
 from model.errors import ConfigError
 from model.spec import NetworkConfig
 from training.config import TrainConfig, load_config
+from training.crossval import check_protocol
+from training.variants import chosen_variants
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 MR_LAS = {
@@ -18,11 +20,17 @@ MR_LAS = {
 }
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    check_protocol(config)
+    assert chosen_variants(config)[0].name == "full"
+
+
 @pytest.mark.parametrize("name", ["paper", "small"])
-def test_shipped_configurations_are_valid(name: str) -> None:
-    config = load_config(CONFIGS / f"{name}.yaml")
-    assert config.name == name
-    assert {"paper", "balanced", "fast"} <= set(config.profiles)
+def test_configurations_of_models_have_the_service_s_profiles(name: str) -> None:
+    assert {"paper", "balanced", "fast"} <= set(load_config(CONFIGS / f"{name}.yaml").profiles)
 
 
 def test_paper_configuration_has_the_paper_s_numbers() -> None:

@@ -119,6 +119,7 @@ def test_variants_may_join_but_the_rest_must_stay(config: TrainConfig, tmp_path:
     listed = json.loads((tmp_path / "study.json").read_text())
     assert [v["name"] for v in listed["variants"]] == ["full", "no_gate", "dynunet"]
     assert listed["external"] == {"other": "Other scanner"}
+    assert len(listed["commands"]) == 1, "the same command is told of once"
     with pytest.raises(ConfigError, match="begun with another configuration"):
         open_study(changed(config, {"seed": 9}), tmp_path)
 

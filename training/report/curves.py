@@ -18,7 +18,7 @@ from .summary import DICE
 from .wording import METRIC_NAMES, MODALITY_NAMES
 
 Points: TypeAlias = dict[int, float]  # step -> value
-_KEEP = 0.8  # of the running mean, each row
+_KEEP = 0.96  # of the running mean, each step
 _LOSS = "Dice + cross-entropy"
 _STYLES = {"liver_dice": "-", "tumour_dice": ":"}
 _COLOURS = {"ct": "tab:blue", "mr": "tab:orange"}
@@ -111,9 +111,10 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> Points:
 
 def _smooth(points: Points) -> Points:
     smoothed: Points = {}
-    last: float | None = None
+    before, last = 0, 0.0
     for step, value in points.items():
-        last = value if last is None else _KEEP * last + (1 - _KEEP) * value
+        keep = _KEEP ** (step - before) if smoothed else 0.0
+        before, last = step, keep * last + (1 - keep) * value
         smoothed[step] = last
     return smoothed
 

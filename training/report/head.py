@@ -131,10 +131,9 @@ def _facts(study: Study) -> Iterable[tuple[str, str]]:
 
 
 def _commands(study: Study) -> list[Block]:
-    found = {str(run.facts["command"]) for run in study.runs if run.facts.get("command")}
-    if not found:
+    if not study.plan.commands:
         return []
-    return [Text("Made with:"), *(Command(c) for c in sorted(map(without_places, found)))]
+    return [Text("Made with:"), *(Command(without_places(c)) for c in study.plan.commands)]
 
 
 def _patches(study: Study) -> str:

@@ -38,7 +38,7 @@ class Variant(BaseModel):
 
 class Plan(BaseModel):
     """``study.json``: ``folds`` are the names of the cases each fold tests on; ``external`` maps
-    the name of a further data set to its title."""
+    the name of a further data set to its title; ``commands`` made the runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,6 +47,7 @@ class Plan(BaseModel):
     folds: tuple[tuple[str, ...], ...]
     variants: tuple[Variant, ...]
     external: dict[str, str] = {}
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
