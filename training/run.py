@@ -202,7 +202,7 @@ def export_run(
     )
     spec = export_model(
         net, spec, to,
-        real=real_patches(config, validation), torchscript=torchscript,
+        real=real_patches(config, [*validation, *train_cases]), torchscript=torchscript,
     )  # fmt: skip
     shown = [picture_of(case, run) for case in unseen_cases(config) if may_be_shown(case)]
     pictures = [picture for picture in shown if picture.is_file()]
@@ -216,7 +216,7 @@ def picture_of(case: Case, run: Path) -> Path:
 
 
 def real_patches(config: TrainConfig, cases: list[Case]) -> dict[Modality, list[Batch]]:
-    """The middle patch of one held-out case per modality."""
+    """The middle patch of the first case of each modality."""
     patches: dict[Modality, list[Batch]] = {}
     for case in cases:
         spec = config.modalities[case.modality]
