@@ -19,6 +19,10 @@ ConfigArgument = Annotated[
 ]
 CACHE = Path("runs") / "cache"
 CacheOption = Annotated[Path, typer.Option(help="Folder of preprocessed cases")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field, such as optimiser.lr=1e-3; may be repeated"),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads")]
 WeightsOption = Annotated[str, typer.Option(help="best or last")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/small")]
@@ -63,7 +67,7 @@ def prepare(
 def fit(
     config: ConfigArgument,
     run: Annotated[Path | None, typer.Option(help="Folder of the run [runs/NAME]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train up to this many epochs instead")] = None,
+    change: SetOption = None,
     cache: CacheOption = CACHE,
     threads: ThreadsOption = None,
 ) -> None:
@@ -71,7 +75,7 @@ def fit(
     from .config import load_config  # noqa: PLC0415  torch takes seconds to import
     from .run import train  # noqa: PLC0415
 
-    settings = load_config(config, {"epochs": epochs} if epochs else None)
+    settings = load_config(config, change or ())
     train(settings, run or Path("runs") / settings.name, cache=cache, threads=threads)
 
 
@@ -83,6 +87,7 @@ def crossval(
         str | None, typer.Option(help="Comma-separated, or all, instead of protocol.variants")
     ] = None,
     folds: Annotated[str | None, typer.Option(help="Only these folds, such as 0,2")] = None,
+    change: SetOption = None,
     cache: CacheOption = CACHE,
     threads: ThreadsOption = None,
 ) -> None:
@@ -91,7 +96,7 @@ def crossval(
     from .crossval import crossval as run_study  # noqa: PLC0415
     from .variants import changed  # noqa: PLC0415
 
-    settings = load_config(config)
+    settings = load_config(config, change or ())
     if variants:
         settings = changed(settings, {"protocol": {"variants": _words(variants)}})
     folder = study or Path("studies") / settings.name

@@ -1,5 +1,6 @@
 """TrainConfig: everything that changes a run, read from one YAML file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -202,15 +203,38 @@ class TrainConfig(Frozen):
         return self.epochs * self.steps_per_epoch
 
 
-def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Read a YAML file; ``overrides`` replaces top-level values.
+def load_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file. ``changes``: ``a.b=value``, each in place of a field, its value in YAML.
 
     Raises ``ConfigError`` naming the field and the value.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TrainConfig.model_validate({**values, **(overrides or {})})
+        for change in changes:
+            values = merged(values, _nested(change))
+        return TrainConfig.model_validate(values)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with nested fields replaced by those of ``changes``."""
+    result = dict(values)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _nested(change: str) -> dict[str, Any]:
+    """``a.b=1`` as ``{"a": {"b": 1}}``."""
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {change!r}: write FIELD=VALUE, such as optimiser.lr=1e-3")
+    value = yaml.safe_load(text)
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from model.errors import ConfigError
 
-from .config import MethodConfig, MethodName, TrainConfig
+from .config import MethodConfig, MethodName, TrainConfig, merged
 
 Group: TypeAlias = Literal["main", "ablation", "option", "baseline"]
 MAIN = "full"
@@ -94,19 +94,10 @@ def applied(config: TrainConfig, variant: Variant) -> TrainConfig:
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """``config`` with nested fields replaced, checked anew."""
-    return TrainConfig.model_validate(_merged(config.model_dump(), changes))
+    return TrainConfig.model_validate(merged(config.model_dump(), changes))
 
 
 def _method(config: TrainConfig, variant: Variant) -> MethodConfig:
     name = variant.changes["method"]["name"]
     settings = {method.name: method for method in config.protocol.methods}
     return settings.get(name, MethodConfig(name=name))
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, value in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
-    return merged

@@ -75,7 +75,13 @@ def test_overrides_replace_values(tmp_path: Path, values: dict[str, Any]) -> Non
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(_plain(values)))
     assert load_config(path).epochs == 2
-    assert load_config(path, {"epochs": 7}).steps == 28
+    changed = load_config(path, ["epochs=7", "optimiser.lr=2e-3", "network.widths=[1, 2, 2, 2, 4]"])
+    assert changed.steps == 28
+    assert changed.optimiser.lr == 2e-3
+    assert changed.optimiser.weight_decay == load_config(path).optimiser.weight_decay
+    for wrong in ("epochs", "optimiser.speed=3", "epochs=many"):
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            load_config(path, [wrong])
 
 
 def test_a_configuration_survives_json(
