@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from study_folder import EVIL, NAME
 
 from training.report import write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 CAPTIONS = [
     f"Table 2. CT of {NAME}", f"Table 3. MR of {NAME}", "Table 4. CT of 3D-IRCADb",
     "Table 5. MR of LiverHccSeg", "Table 6. Median", "Table 7. Mean DSC",
@@ -37,16 +34,6 @@ class Opened:
 @pytest.fixture(scope="module")
 def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folder, tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.is_file():
-        pytest.fail(f"{CHROMIUM} is missing: apt-get install -y chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
