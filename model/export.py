@@ -21,7 +21,7 @@ from torch import nn
 from .backends.base import INPUT, OUTPUT
 from .checkpoint import load_network, save_checkpoint
 from .errors import ExportParityError
-from .network import AQCFNet, OneStreamNet
+from .network import AQCFNet
 from .spec import WEIGHTS, ModelSpec, write_manifest
 from .types import MODALITIES, Batch, Modality, ShapeZYX
 
@@ -94,7 +94,7 @@ def zero_filled(net: AQCFNet, modality: Modality) -> Run:
     return run
 
 
-def write_onnx(stream: OneStreamNet, patch: ShapeZYX, path: Path) -> Run:
+def write_onnx(stream: nn.Module, patch: ShapeZYX, path: Path) -> Run:
     """Write the graph, batch dynamic; returns a runner on ONNX Runtime."""
     with warnings.catch_warnings():
         # The newer exporter writes convolutions without bias that ONNX Runtime rejects.

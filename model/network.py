@@ -118,15 +118,24 @@ class AQCFNet(nn.Module):
         return self._exchange(ct, mr)[2]
 
     def alone(self, modality: Modality, x: Tensor) -> Tensor:
-        """One stream with the other absent, without computing the other (eq. 10)."""
+        """One stream with the other absent, without computing the other (eq. 10); with it, where
+        the configuration is the literal one and eq. 10 does not hold."""
+        if self.config.literal_absent:
+            absent = torch.zeros_like(x)
+            if modality == "ct":
+                return self._exchange(x, absent)[0]
+            return self._exchange(absent, x)[1]
         fuse = [block.alone for block in self._blocks()]
         return run_stream(
             self._encoder(modality), fuse, self._bottleneck(modality), self.decoders[modality], x,
             self.recompute,
         )  # fmt: skip
 
-    def one_stream(self, modality: Modality) -> "OneStreamNet":
-        """A pruned copy that holds only what ``modality`` needs when the other is absent."""
+    def one_stream(self, modality: Modality) -> nn.Module:
+        """A pruned copy that holds only what ``modality`` needs when the other is absent; a whole
+        one of the literal variant, which needs both streams."""
+        if self.config.literal_absent:
+            return ZeroFilledNet(self, modality)
         return OneStreamNet(self, modality)
 
     def _exchange(
@@ -176,6 +185,17 @@ class OneStreamNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return run_stream(self.encoder, list(self.fuse), self.bottleneck, self.decoder, image)
+
+
+class ZeroFilledNet(nn.Module):
+    """Both streams, the absent one all zeros (eq. 17). ``(n, 1, z, y, x)`` to logits."""
+
+    def __init__(self, net: AQCFNet, modality: Modality) -> None:
+        super().__init__()
+        self.net, self.modality = deepcopy(net), modality
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net.alone(self.modality, image)
 
 
 def run_stream(

@@ -109,7 +109,8 @@ def _device(config: TrainConfig) -> str:
     count = config.devices * config.nodes
     if config.accelerator != "cpu" and torch.cuda.is_available():
         return f"{count} x {torch.cuda.get_device_name()}"
-    return f"{f'{count} x ' * (count > 1)}CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{f'{count} x ' * (count > 1)}CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def score_run(run: Path, *, weights: str, profile: str | None) -> list[CaseScore]:

@@ -123,6 +123,17 @@ def test_literal_reading_of_eq_10_does_not_collapse(modality: Modality) -> None:
         torch.testing.assert_close(literal(*pair), exact(*pair))
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_literal_variant_is_deployed_and_dropped_with_both_streams(modality: Modality) -> None:
+    literal, x = tiny(literal_absent=True), patches()
+    expected = zero_filled(literal, modality, x)
+    with torch.no_grad():
+        found = literal.one_stream(modality)(x)
+        dropped = literal(x, x, False)[MODALITIES.index(modality)]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(dropped, expected)
+
+
 def test_streams_inform_each_other() -> None:
     net, ct = tiny(), patches()
     with torch.no_grad():
