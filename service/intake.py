@@ -61,6 +61,9 @@ def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptio
         notes=case.notes,
         idempotency_key=options.idempotency_key,
         actor=options.actor,
+        priority=options.priority,
+        origin=options.origin,
+        destinations=options.destinations,
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PACKAGED_MODELS = Path(__file__).resolve().parent.parent / "model" / "zoo"
@@ -17,6 +17,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AQCF_", frozen=True, extra="ignore")
 
     state_dir: Path = Path("state")
+    database_url: str | None = Field(default=None, repr=False)
+    redis_url: str | None = Field(default=None, repr=False)
+    artifacts_url: str | None = None
+    s3_endpoint: str | None = None
+    s3_region: str | None = None
+    s3_access_key: str | None = Field(default=None, repr=False)
+    s3_secret_key: str | None = Field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -29,6 +36,28 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     queue_limit: int = Field(default=64, ge=1)
     retry_after_s: int = Field(default=30, ge=1)
+
+    job_soft_limit_s: float = Field(default=1800.0, gt=0)
+    job_hard_limit_s: float = Field(default=2400.0, gt=0)
+    visibility_timeout_s: float = Field(default=7200.0, gt=0)
+    device_memory_bytes: int | None = Field(default=None, ge=1)
+
+    site_file: Path | None = None
+    ae_title: str = Field(default="AQCF", min_length=1, max_length=16)
+    listen_host: str = "127.0.0.1"
+    listen_port: int = Field(default=11112, ge=0, le=65535)
+    listen_tls_cert: Path | None = None
+    listen_tls_key: Path | None = None
+    listen_tls_ca: Path | None = None
+    quiet_s: float = Field(default=20.0, gt=0)
+    max_associations: int = Field(default=16, ge=1)
+
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_scope_claim: str = "scope"
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    otlp_endpoint: str | None = None
 
     max_upload_bytes: int = 4 * GIB
     max_extracted_bytes: int = 8 * GIB
@@ -46,8 +75,18 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=15.0, gt=0)
     max_deaths: int = Field(default=3, ge=1)
 
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "Settings":
+        """A job must have ended before the queue takes it for lost and hands it out again."""
+        if not self.job_soft_limit_s <= self.job_hard_limit_s < self.visibility_timeout_s:
+            raise ValueError("job_soft_limit_s <= job_hard_limit_s < visibility_timeout_s")
+        return self
+
     @property
-    def database_url(self) -> str:
+    def ledger_url(self) -> str:
+        """SQLAlchemy's URL: a database server, or a file in the state folder."""
+        if self.database_url:
+            return self.database_url
         return f"sqlite:///{self.state_dir / 'ledger.sqlite3'}"
 
     @property

@@ -60,7 +60,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
 
     ``open_backend`` replaces the engines, in tests.
     """
-    database = open_database(settings.database_url)
+    database = open_database(settings.ledger_url)
     database.upgrade()
     return Container(
         settings=settings,

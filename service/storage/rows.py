@@ -18,7 +18,9 @@ from ..domain import (
     JobError,
     JobFilter,
     NewJob,
+    Origin,
     Outcome,
+    Priority,
     Stage,
     Status,
 )
@@ -40,6 +42,10 @@ def row_of(new: NewJob, now: datetime) -> JobRow:
         live_key=new.content_key,
         idempotency_key=new.idempotency_key,
         actor=new.actor,
+        priority=new.priority.value,
+        origin=new.origin.value,
+        destinations=list(new.destinations),
+        predicted_bytes=new.predicted_bytes,
         receipt=[dict(line) for line in new.receipt],
         notes=list(new.notes),
         applied=[],
@@ -89,6 +95,10 @@ def job_of(row: JobRow) -> Job:
         cancel_requested=row.cancel_requested,
         idempotency_key=row.idempotency_key,
         actor=row.actor,
+        priority=Priority(row.priority),
+        origin=Origin(row.origin),
+        destinations=tuple(row.destinations),
+        predicted_bytes=row.predicted_bytes,
         artifacts=tuple(_artifact(plain) for plain in row.artifacts),
     )
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, MetaData, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -78,6 +78,10 @@ class JobRow(Base):
     deaths: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    priority: Mapped[str] = mapped_column(String(8), server_default="routine")
+    origin: Mapped[str] = mapped_column(String(16), server_default="api")
+    destinations: Mapped[list[Any]] = mapped_column(server_default="[]")
+    predicted_bytes: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -107,3 +111,78 @@ class ApiKeyRow(Base):
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class WorkerRow(Base):
+    """A worker process; gone from the table when it stopped in order."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    host: Mapped[str] = mapped_column(String(64))
+    engine: Mapped[str | None] = mapped_column(String(64))
+    device: Mapped[str | None] = mapped_column(String(128))
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    models: Mapped[list[Any]]
+    ready: Mapped[bool] = mapped_column(default=False)
+    running: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+
+
+class ArrivalRow(Base):
+    """``open_key`` is a hash of both UIDs while the series is being received and NULL afterwards:
+    one open arrival per series."""
+
+    __tablename__ = "arrivals"
+    __table_args__ = (Index("ix_arrivals_state_last", "state", "last_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    origin: Mapped[str] = mapped_column(String(16))
+    caller: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64), index=True)
+    series_uid: Mapped[str] = mapped_column(String(64))
+    open_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    instances: Mapped[int] = mapped_column(default=0)
+    expected: Mapped[int | None]
+    rule: Mapped[str | None] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(36))
+    code: Mapped[str | None] = mapped_column(String(64))
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    """``worker_id`` holds the row until ``lease_until``; after that anybody may send again."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("uq_deliveries_job_destination", "job_id", "destination", unique=True),
+        Index("ix_deliveries_state_next", "state", "next_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(36))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker_id: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    next_at: Mapped[datetime | None]
+    sent: Mapped[list[Any]]
+    notes: Mapped[list[Any]]
+    code: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+
+class BreakerRow(Base):
+    """What recent attempts say of a destination, shared by all processes that send."""
+
+    __tablename__ = "breakers"
+
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)
+    open_until: Mapped[datetime | None]

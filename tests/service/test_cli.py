@@ -127,7 +127,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys(tmp_path: Path) -> None:
     made = aqcf("keys", "create", "--scope", "read")
     text = made.stdout.strip()
-    database = open_database(Settings().database_url)
+    database = open_database(Settings().ledger_url)
     key = KeyStore(database).verify(text)
     assert key is not None
     assert key.scopes == {"read"}

@@ -1,4 +1,4 @@
-"""The words of the service: a job, its states and its outcome. No I/O here."""
+"""A job, its states and its outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +31,22 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 LIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.SUCCEEDED})
+
+
+class Priority(StrEnum):
+    """Urgent jobs go before routine ones that wait; a running job is never interrupted."""
+
+    ROUTINE = "routine"
+    URGENT = "urgent"
+
+
+class Origin(StrEnum):
+    """How the images came."""
+
+    API = "api"
+    DIMSE = "dimse"
+    STOW = "stow"
+    PULL = "pull"
 
 
 class Outcome(StrEnum):
@@ -102,7 +118,8 @@ class SubmitOptions:
     """What a client asks for. ``model`` and ``profile``: ``None`` takes the default.
 
     ``series``: ``auto`` (the documented ranking) or a key from a receipt. ``actor``: id of the API
-    key, for the audit row and as the scope of ``idempotency_key``.
+    key, for the audit row and as the scope of ``idempotency_key``. ``destinations``: names of the
+    site's destinations that get the results.
     """
 
     modality: Modality
@@ -111,6 +128,9 @@ class SubmitOptions:
     series: str = "auto"
     idempotency_key: str | None = None
     actor: str = ANONYMOUS
+    priority: Priority = Priority.ROUTINE
+    origin: Origin = Origin.API
+    destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,10 @@ class NewJob:
     notes: tuple[str, ...] = ()
     idempotency_key: str | None = None
     actor: str = ANONYMOUS
+    priority: Priority = Priority.ROUTINE
+    origin: Origin = Origin.API
+    destinations: tuple[str, ...] = ()
+    predicted_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +174,8 @@ class Job:
     """One row of the ledger, as it was when it was read. Times are UTC.
 
     ``receipt``: one JSON-able mapping per series looked at (``service.dicom`` ``ReceiptLine``).
-    ``progress``: 0..1 within ``stage``. ``revision`` grows with every change.
+    ``progress``: 0..1 within ``stage``. ``revision`` grows with every change. ``predicted_bytes``:
+    memory that the job is expected to need where it runs.
     """
 
     id: str
@@ -185,6 +210,10 @@ class Job:
     cancel_requested: bool = False
     idempotency_key: str | None = None
     actor: str = ANONYMOUS
+    priority: Priority = Priority.ROUTINE
+    origin: Origin = Origin.API
+    destinations: tuple[str, ...] = ()
+    predicted_bytes: int | None = None
     artifacts: tuple[Artifact, ...] = ()
 
     def artifact(self, name: ArtifactName) -> Artifact | None:

@@ -1,0 +1,61 @@
+"""``aqcf keys``."""
+
+# ruff: noqa: PLC0415
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import StateOption, app, settings_of, told_errors
+
+keys_app = typer.Typer(help="API keys, needed on any address but loopback.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("create")
+def keys_create(
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write or admin; may be given several times.")
+    ] = None,
+    state: StateOption = None,
+) -> None:
+    """Make an API key and print it once; only its hash is kept."""
+    with _keys(state) as keys:
+        key, text = keys.create(scope or ("read", "write"))
+        typer.echo(f"key {key.id}, scopes {', '.join(sorted(key.scopes))}", err=True)
+        typer.echo(text)
+
+
+@keys_app.command("list")
+def keys_list(state: StateOption = None) -> None:
+    """List the API keys."""
+    with _keys(state) as keys:
+        for key in keys.all():
+            word = "revoked" if key.revoked_at else "active"
+            made = f"{key.created_at:%Y-%m-%d}"
+            typer.echo(f"{key.id}  {word:<8} {made}  {', '.join(sorted(key.scopes))}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str, state: StateOption = None) -> None:
+    """Make an API key useless."""
+    with _keys(state) as keys:
+        keys.revoke(key_id)
+
+
+@contextmanager
+def _keys(state: Path | None) -> Iterator[Any]:
+    with told_errors():
+        from ..storage.database import open_database
+        from ..storage.keys import KeyStore
+
+        settings = settings_of(state_dir=state)
+        database = open_database(settings.ledger_url)
+        try:
+            database.upgrade()
+            yield KeyStore(database)
+        finally:
+            database.close()

@@ -1,0 +1,55 @@
+"""The words of the service, as frozen records. No I/O here."""
+
+from .arrivals import Arrival, ArrivalState
+from .deliveries import Delivery, DeliveryState
+from .jobs import (
+    ANONYMOUS,
+    FINISHED,
+    LIVE,
+    MEDIA_TYPES,
+    ApiKey,
+    Artifact,
+    ArtifactName,
+    Finding,
+    InputKind,
+    Job,
+    JobError,
+    JobFilter,
+    NewJob,
+    Origin,
+    Outcome,
+    Page,
+    Priority,
+    Stage,
+    Status,
+    SubmitOptions,
+)
+from .workers import WorkerInfo
+
+__all__ = [
+    "ANONYMOUS",
+    "FINISHED",
+    "LIVE",
+    "MEDIA_TYPES",
+    "ApiKey",
+    "Arrival",
+    "ArrivalState",
+    "Artifact",
+    "ArtifactName",
+    "Delivery",
+    "DeliveryState",
+    "Finding",
+    "InputKind",
+    "Job",
+    "JobError",
+    "JobFilter",
+    "NewJob",
+    "Origin",
+    "Outcome",
+    "Page",
+    "Priority",
+    "Stage",
+    "Status",
+    "SubmitOptions",
+    "WorkerInfo",
+]
