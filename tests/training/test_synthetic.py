@@ -123,6 +123,18 @@ def test_thin_livers_and_thick_slices_do_not_fail() -> None:
         np.testing.assert_array_equal(marked > 0, label[15:16] > 0)
 
 
+def test_a_lesion_where_an_earlier_one_took_all_liver_is_left_out() -> None:
+    """Specks of liver far apart: a second lesion on the same speck finds none around it."""
+    label = np.zeros(PATCH, np.uint8)
+    label[8:24:8, 8:88:8, 8:88:8] = LIVER
+    image = np.where(label == LIVER, 0.6, 0.1).astype(np.float32)
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        grown, grown_label = add_tumours(image, label, "ct", (8.0, 8.0, 8.0), rng)
+        assert np.isfinite(grown).all()
+        assert (grown_label == TUMOUR).any()
+
+
 def test_shapes_that_differ_are_refused() -> None:
     image, label = liver_patch()
     with pytest.raises(ValueError, match="differ in shape"):

@@ -97,6 +97,8 @@ def _grow(
     box, offset = _box(centre, lesion, spacing_mm, image.shape)
     part, part_label = image[box], label[box]
     liver = part_label == LIVER
+    if not liver.any():  # a lesion before this one took all that was here
+        return
     around = _surroundings(part, liver)
     lesion = _draw_looks(lesion, modality, around, rng)
     depth = _depth_mm(lesion, part.shape, offset, spacing_mm, rng)
