@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from servers import OrthancServer
 
 from model.nifti import write_nifti
 from model.spec import (
@@ -211,3 +212,19 @@ def container(settings: Settings) -> Iterator[Container]:
 @pytest.fixture
 def ct_zip(tmp_path: Path) -> Path:
     return make_zip(tmp_path / "ct.zip", write_series(tmp_path / "series", phantom()))
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    """A running PACS with whatever earlier tests left in it; see ``orthanc``."""
+    server = OrthancServer(tmp_path_factory.mktemp("orthanc"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def orthanc(orthanc_server: OrthancServer) -> OrthancServer:
+    """A running, empty PACS."""
+    orthanc_server.clear()
+    return orthanc_server
