@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PACKAGED_MODELS = Path(__file__).resolve().parent.parent / "model" / "zoo"
+SECRETS = Path("/run/secrets")  # where container engines put them; a file ``aqcf_NAME`` each
 MIB = 1024**2
 GIB = 1024**3
 
@@ -14,7 +15,13 @@ GIB = 1024**3
 class Settings(BaseSettings):
     """Defaults serve one user on loopback. Sizes in bytes, times in seconds unless named."""
 
-    model_config = SettingsConfigDict(env_prefix="AQCF_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="AQCF_",
+        env_ignore_empty=True,  # compose files pass on what nobody set as an empty text
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        frozen=True,
+        extra="ignore",
+    )
 
     state_dir: Path = Path("state")
     database_url: str | None = Field(default=None, repr=False)
@@ -52,6 +59,7 @@ class Settings(BaseSettings):
     quiet_s: float = Field(default=20.0, gt=0)
     max_associations: int = Field(default=16, ge=1)
 
+    admin_key: str | None = Field(default=None, repr=False)
     oidc_issuer: str | None = None
     oidc_audience: str | None = None
     oidc_scope_claim: str = "scope"

@@ -62,11 +62,14 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
     """
     database = open_database(settings.ledger_url)
     database.upgrade()
+    keys = KeyStore(database)
+    if settings.admin_key:
+        keys.adopt(settings.admin_key)
     return Container(
         settings=settings,
         database=database,
         jobs=JobStore(database),
-        keys=KeyStore(database),
+        keys=keys,
         audit=AuditLog(database),
         artifacts=ArtifactStore(settings.artifacts_dir, settings.staging_dir),
         models=ModelRegistry(settings.models_dir, settings.default_model),

@@ -2,11 +2,14 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from model.errors import ConfigError
 
@@ -16,6 +19,7 @@ from .database import Database
 from .tables import ApiKeyRow
 
 PREFIX = "aqcf"
+ADOPTABLE = re.compile(r"aqcf_[0-9a-f]{8}_[A-Za-z0-9_-]{32,200}")
 SCOPES = ("read", "write", "admin")
 
 
@@ -42,6 +46,23 @@ class KeyStore:
             session.add(row)
             session.flush()
             return _key(row), text
+
+    def adopt(self, text: str, scopes: Collection[str] = ("admin",)) -> None:
+        """Know a key that the site made elsewhere; one that is known stays as it is, revoked or
+        not. Raises ``ConfigError`` (``weak_key``)."""
+        text = text.strip()
+        if not ADOPTABLE.fullmatch(text):
+            raise ConfigError(
+                f"a key has to look like {PREFIX}_<8 hex digits>_<32 or more characters>",
+                code="weak_key",
+            )
+        key_id = text.split("_", 2)[1]
+        row = ApiKeyRow(
+            id=key_id, sha256=_hash(text), scopes=sorted(scopes), created_at=datetime.now(UTC)
+        )
+        with suppress(IntegrityError), self._database.writing() as session:  # another was faster
+            if session.get(ApiKeyRow, key_id) is None:
+                session.add(row)
 
     def verify(self, text: str) -> ApiKey | None:
         """The key this text belongs to, unless it is unknown or revoked. Constant in time."""
