@@ -32,7 +32,7 @@ def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
     container.audit.record(options.actor, "submit", job.id)
     if created:
         log.info("queued", job_id=job.id, modality=job.modality, kind=job.kind)
-        container.queue.send(job.id)
+        container.queue.send(job.id, job.priority)
     return job
 
 

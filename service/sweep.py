@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .container import Container
-from .domain import Job
+from .domain import Job, Status
 from .errors import ConflictError
 from .observability import get_logger
 
@@ -33,12 +33,19 @@ def recover(container: Container, *, silent_s: float) -> None:
         )
         if status is not None:
             log.warning("recovered", job_id=job.id, status=status, deaths=job.deaths + 1)
+        if status is Status.QUEUED:
+            container.queue.send(job.id, job.priority)
 
 
 def resend(container: Container, *, older_than_s: float) -> None:
-    """Queue again what waits in the ledger; a job that is sent twice is claimed once."""
-    for job_id in container.jobs.queued_ids(older_than_s=older_than_s):
-        container.queue.send(job_id)
+    """Queue again what waits in the ledger and not in the queue: however long jobs wait, the queue
+    does not grow. A job that is sent twice is claimed once."""
+    waiting = container.queue.waiting()
+    if waiting is None:  # the next round may find the queue's server
+        return
+    for job_id, priority in container.jobs.queued(older_than_s=older_than_s).items():
+        if job_id not in waiting:
+            container.queue.send(job_id, priority)
 
 
 def retain(container: Container) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, func, select, update
+from sqlalchemy import CursorResult, Update, case, func, select, update
 from sqlalchemy.orm import Session
 
 from ..domain import (
@@ -16,6 +16,7 @@ from ..domain import (
     JobFilter,
     NewJob,
     Page,
+    Priority,
     Stage,
     Status,
 )
@@ -183,12 +184,20 @@ class JobStore:
             session.execute(statement.values(**values, deaths=row.deaths + 1))
             return status
 
-    def queued_ids(self, *, older_than_s: float = 0.0) -> tuple[str, ...]:
-        """Queued jobs, oldest first, that nothing changed for ``older_than_s`` seconds."""
-        statement = select(JobRow.id).where(
+    def queued(self, *, older_than_s: float = 0.0) -> dict[str, Priority]:
+        """Queued jobs that nothing changed for ``older_than_s`` seconds, in the order in which
+        they shall run: urgent ones first, then the oldest."""
+        statement = select(JobRow.id, JobRow.priority).where(
             JobRow.status == Status.QUEUED, JobRow.updated_at <= _ago(older_than_s)
         )
-        return self._ids(statement.order_by(JobRow.created_at, JobRow.id))
+        rank = case((JobRow.priority == Priority.URGENT.value, 0), else_=1)
+        statement = statement.order_by(rank, JobRow.created_at, JobRow.id)
+        with self._database.reading() as session:
+            return {job_id: Priority(word) for job_id, word in session.execute(statement)}
+
+    def queued_ids(self, *, older_than_s: float = 0.0) -> tuple[str, ...]:
+        """The keys of ``queued``, in its order."""
+        return tuple(self.queued(older_than_s=older_than_s))
 
     def running(self, *, silent_s: float = 0.0) -> tuple[Job, ...]:
         """Running jobs whose last heartbeat is at least ``silent_s`` seconds old."""

@@ -112,24 +112,3 @@ def test_orphans_go(container: Container, ct_zip: Path) -> None:
     sweep.run_once(container)
     assert container.artifacts.input_keys() == (job.input_key,)
     assert [folder.name for folder in (root / "jobs").iterdir()] == ["x"]  # not ours to judge
-
-
-def test_a_queue_outlives_its_work() -> None:
-    seen: list[str] = []
-
-    def work(job_id: str) -> None:
-        seen.append(job_id)
-        raise RuntimeError("a job's own trouble")
-
-    queue = InProcessQueue(workers=1, limit=2)
-    for job_id in ("a", "a", "b", "c"):
-        queue.send(job_id)
-    queue.start(work)
-    until(lambda: len(seen) == 2)
-    queue.send("d")
-    until(lambda: len(seen) == 3)
-    assert seen == ["a", "b", "d"]
-    queue.stop()
-    queue.send("e")
-    assert not queue.alive()
-    assert seen == ["a", "b", "d"]

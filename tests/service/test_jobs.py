@@ -20,6 +20,7 @@ from service.domain import (
     JobFilter,
     NewJob,
     Outcome,
+    Priority,
     Stage,
     Status,
 )
@@ -214,6 +215,18 @@ def test_recovery_knows_the_silent_from_the_living(jobs: JobStore) -> None:
     assert [found.id for found in jobs.running()] == [job.id]
     jobs.cancel(job.id)
     assert jobs.recover(job.id, "w", max_deaths=3) is Status.CANCELLED
+
+
+def test_urgent_jobs_wait_in_front(jobs: JobStore) -> None:
+    urgent = {"b", "d"}
+    made = {
+        letter: queued(
+            jobs, letter, priority=Priority.URGENT if letter in urgent else Priority.ROUTINE
+        ).id
+        for letter in "abcd"
+    }
+    assert jobs.queued_ids() == tuple(made[letter] for letter in "bdac")
+    assert set(jobs.queued().values()) == set(Priority)
 
 
 def test_a_released_job_counts_no_death(jobs: JobStore) -> None:

@@ -1,54 +1,44 @@
-"""The queue seam: only a job id crosses it, and the ledger stays the truth."""
+"""The queue of a service that is one process: threads, and the order in memory."""
 
+import itertools
 import queue
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
 
-from .observability import get_logger
+from ..domain import Priority
+from ..observability import get_logger
 
 log = get_logger("service.queue")
 
-
-class JobQueue(Protocol):
-    """Hands job ids to workers. Losing an id is harmless: the sweep sends it again."""
-
-    def send(self, job_id: str) -> None:
-        """Enqueue. A job already waiting here is not sent twice; a full queue drops the id."""
-
-    def start(self, work: Callable[[str], None]) -> None:
-        """Start the workers that this process owns, if any; each calls ``work`` per job id."""
-
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Take no more jobs, ask the running ones to stop, and wait for them."""
-
-    def stopping(self) -> bool:
-        """Whether a running job shall stop because its process does."""
-
-    def alive(self) -> bool:
-        """Whether a worker is there to take a job (``/readyz``)."""
+RANKS = {Priority.URGENT: 0, Priority.ROUTINE: 1}
 
 
 class InProcessQueue:
-    """A bounded queue with worker threads of this process."""
+    """A bounded queue with worker threads of this process: urgent before routine, in the order
+    of sending within each. A job that waits already is not sent twice."""
 
     def __init__(self, workers: int, limit: int) -> None:
         self._workers = workers
-        self._ids: queue.Queue[str] = queue.Queue(limit)
+        self._ids: queue.PriorityQueue[tuple[int, int, str]] = queue.PriorityQueue(limit)
+        self._number = itertools.count()
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def send(self, job_id: str) -> None:
+    def send(self, job_id: str, priority: Priority = Priority.ROUTINE) -> None:
         with self._lock:
             if job_id in self._waiting or self._stopping.is_set():
                 return
             try:
-                self._ids.put_nowait(job_id)
+                self._ids.put_nowait((RANKS[priority], next(self._number), job_id))
             except queue.Full:
                 return
             self._waiting.add(job_id)
+
+    def waiting(self) -> Collection[str]:
+        with self._lock:
+            return frozenset(self._waiting)
 
     def start(self, work: Callable[[str], None]) -> None:
         for number in range(self._workers):
@@ -66,13 +56,16 @@ class InProcessQueue:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
+    def reachable(self) -> bool:
+        return True
+
     def alive(self) -> bool:
         return not self._stopping.is_set() and any(thread.is_alive() for thread in self._threads)
 
     def _serve(self, work: Callable[[str], None]) -> None:
         while not self._stopping.is_set():
             try:
-                job_id = self._ids.get(timeout=0.2)
+                _, _, job_id = self._ids.get(timeout=0.2)
             except queue.Empty:
                 continue
             self._work_on(job_id, work)
