@@ -49,6 +49,7 @@ from ..errors import (
     UploadTooLargeError,
 )
 from ..observability import get_logger
+from ..pacs.errors import PacsDeniedError, PacsRefusedError, PacsUnavailableError
 
 PROBLEM_JSON: Final = "application/problem+json"
 HTTP_CODES: Final[Mapping[int, str]] = {
@@ -110,6 +111,9 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     CrossSiteError: 403,
     MisdirectedError: 421,
     ModelUnavailableError: 503,
+    PacsUnavailableError: 503,
+    PacsDeniedError: 502,
+    PacsRefusedError: 502,
     ModelFolderError: 503,
     StateLockedError: 503,
     BackendError: 503,

@@ -1,0 +1,1 @@
+"""How the service speaks to other DICOM systems: associations, DICOMweb, sending, asking back."""
