@@ -15,6 +15,7 @@ from .observability import Metrics
 from .queue import JobQueue
 from .registry import ModelRegistry
 from .settings import Settings
+from .site import Site
 from .storage.artifacts import ArtifactStore
 from .storage.database import Database
 from .storage.jobs import JobStore
@@ -46,4 +47,5 @@ class Container:
     queue: JobQueue
     worker_id: str
     open_backend: OpenBackend
+    site: Site = field(default_factory=Site)
     metrics: Metrics = field(default_factory=Metrics)

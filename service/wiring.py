@@ -20,6 +20,7 @@ from .errors import StateLockedError
 from .queue import InProcessQueue
 from .registry import ModelRegistry
 from .settings import Settings
+from .site import load_site
 from .storage.artifacts import ArtifactStore
 from .storage.database import open_database
 from .storage.jobs import JobStore
@@ -76,6 +77,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
         queue=InProcessQueue(settings.workers, settings.queue_limit),
         worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         open_backend=open_backend or BackendCache(settings.engine, settings.threads),
+        site=site,
     )
 
 
