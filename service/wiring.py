@@ -61,6 +61,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
 
     ``open_backend`` replaces the engines, in tests.
     """
+    site = load_site(settings.site_file)
     database = open_database(settings.ledger_url)
     database.upgrade()
     keys = KeyStore(database)
