@@ -4,25 +4,23 @@ Reads with pydicom alone, from the per-frame geometry, as a viewer would; nothin
 the code that wrote it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from model.types import MaskArray
 
 from .errors import SegMismatchError
 from .geometry import NativeGrid
-from .quiet import quiet
+from .segread import SegFrame, open_seg, plane_index, seg_frames, segment_numbers
 from .series import Series
 
 CENTROID_TOLERANCE_MM = 0.01
-PLACE_TOLERANCE_MM = 1e-3
 
 Point = tuple[float, float, float]
 
@@ -76,15 +74,15 @@ class _Sum:
 
 
 def prove(seg: bytes | Path, series: Series, mask: MaskArray) -> Proof:
-    """Compare a SEG with the native mask ``(n, rows, columns)`` it was made from.
+    """Compare a SEG, BINARY or LABELMAP, with the native mask ``(n, rows, columns)`` it was made
+    from.
 
     Compared per segment: voxel counts and centroids in mm; per frame: the source plane it names
     lies where the frame lies, and its pixels equal the mask's. Raises ``SegMismatchError``.
     """
-    with quiet():
-        dataset = dcmread(BytesIO(seg) if isinstance(seg, bytes) else seg)
-    frames = _frames(dataset)
-    numbers = [int(item.SegmentNumber) for item in dataset.SegmentSequence]
+    dataset = open_seg(seg)
+    frames = list(seg_frames(dataset))
+    numbers = segment_numbers(dataset)
     found = _found(dataset, frames, numbers)
     expected = _expected(series.usable_grid(), mask, numbers)
     segments = tuple(
@@ -99,29 +97,21 @@ def prove(seg: bytes | Path, series: Series, mask: MaskArray) -> Proof:
     )
     for segment in segments:
         _check(segment)
-    _check_planes(dataset, frames, series, mask)
-    return Proof(len(frames), segments)
+    for frame in frames:
+        _check_plane(frame, series, mask)
+    return Proof(int(dataset.NumberOfFrames), segments)
 
 
-def _frames(dataset: Dataset) -> NDArray[np.bool_]:
-    """Decoded BINARY frames, ``(frames, rows, columns)``."""
-    shape = int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns)
-    packed = np.frombuffer(dataset.PixelData, np.uint8)
-    bits = np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little")
-    frames: NDArray[np.bool_] = bits.reshape(shape).view(np.bool_)
-    return frames
-
-
-def _found(dataset: Dataset, frames: NDArray[np.bool_], numbers: list[int]) -> dict[int, _Sum]:
+def _found(dataset: Dataset, frames: Sequence[SegFrame], numbers: list[int]) -> dict[int, _Sum]:
     shared = dataset.SharedFunctionalGroupsSequence[0]
     sums = {number: _Sum() for number in numbers}
-    for item, frame in zip(dataset.PerFrameFunctionalGroupsSequence, frames, strict=True):
+    for frame in frames:
         matrix = _plane_matrix(
-            item.PlanePositionSequence[0].ImagePositionPatient,
+            frame.item.PlanePositionSequence[0].ImagePositionPatient,
             shared.PlaneOrientationSequence[0].ImageOrientationPatient,
             shared.PixelMeasuresSequence[0].PixelSpacing,
         )
-        sums[_segment(item)].add(frame, matrix)
+        sums[frame.number].add(frame.pixels, matrix)
     return sums
 
 
@@ -150,10 +140,6 @@ def _plane_matrix(position: Any, orientation: Any, spacing: Any) -> NDArray[np.f
     )
 
 
-def _segment(item: Dataset) -> int:
-    return int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-
-
 def _check(segment: SegmentProof) -> None:
     if segment.voxels_found != segment.voxels_expected:
         raise SegMismatchError(
@@ -173,20 +159,13 @@ def _check(segment: SegmentProof) -> None:
         )
 
 
-def _check_planes(
-    dataset: Dataset, frames: NDArray[np.bool_], series: Series, mask: MaskArray
-) -> None:
-    """Every frame equals the mask in the plane at its place, and names that plane."""
-    positions = series.usable_grid().positions
-    for item, frame in zip(dataset.PerFrameFunctionalGroupsSequence, frames, strict=True):
-        place = np.array([float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient])
-        index = int(np.argmin(np.abs(positions - place).sum(axis=1)))
-        if np.abs(positions[index] - place).max() > PLACE_TOLERANCE_MM:
-            raise SegMismatchError("a frame of the SEG lies where no source slice is")
-        if not np.array_equal(frame, mask[index] == _segment(item)):
-            raise SegMismatchError("a frame of the SEG differs from the mask's slice")
-        source = item.DerivationImageSequence[0].SourceImageSequence[0]
-        plane = series.instances[index]
-        named = str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")
-        if plane.file.sop_instance_uid not in ("", named[0]) or plane.frame != named[1]:
-            raise SegMismatchError("a frame of the SEG names another source slice than its own")
+def _check_plane(frame: SegFrame, series: Series, mask: MaskArray) -> None:
+    """The frame equals the mask in the plane at its place, and names that plane."""
+    index = plane_index(frame.item, series.usable_grid())
+    if not np.array_equal(frame.pixels, mask[index] == frame.number):
+        raise SegMismatchError("a frame of the SEG differs from the mask's slice")
+    source = frame.item.DerivationImageSequence[0].SourceImageSequence[0]
+    plane = series.instances[index]
+    named = str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")
+    if plane.file.sop_instance_uid not in ("", named[0]) or plane.frame != named[1]:
+        raise SegMismatchError("a frame of the SEG names another source slice than its own")

@@ -1,8 +1,8 @@
 """A native mask as one DICOM-SEG instance that readers accept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -10,29 +10,25 @@ from highdicom.content import PixelMeasuresSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from model.spec import Label
 from model.types import MaskArray
 
+from .algorithm import MANUFACTURER, MODEL_NAME, Algorithm
 from .codes import ARTIFICIAL_INTELLIGENCE, colour, concept
 from .quiet import quiet
 from .sanitise import Reference, Sources, canonical_sources, stand_in
 from .series import Series
 from .uids import derived_uid
 
-MANUFACTURER = "A-QCF-Net"
-MODEL_NAME = "A-QCF-Net liver segmentation"
-SERIES_NUMBER = 9001
+SegKind: TypeAlias = Literal["BINARY", "LABELMAP"]
+
+__all__ = ["MANUFACTURER", "MODEL_NAME", "Algorithm", "SegKind", "build_seg", "to_bytes"]
+
+SERIES_NUMBERS: Final[dict[SegKind, int]] = {"BINARY": 9001, "LABELMAP": 9003}
+ROLES: Final[dict[SegKind, str]] = {"BINARY": "seg", "LABELMAP": "labelmap"}
 MIN_POSITIONS = 2
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """Who made the mask: model id and version."""
-
-    name: str
-    version: str
 
 
 def build_seg(
@@ -42,13 +38,15 @@ def build_seg(
     algorithm: Algorithm,
     uid_key: str,
     sources: Sources | None = None,
+    kind: SegKind = "BINARY",
 ) -> Dataset:
-    """BINARY Segmentation Storage, Explicit VR Little Endian, one segment per label.
+    """Segmentation Storage or, for ``LABELMAP``, Label Map Segmentation Storage; one segment per
+    label (and, in a LABELMAP, a background of number 0).
 
     ``mask``: ``(n, rows, columns)`` in the order of ``series.instances``. All UIDs derive from
-    ``uid_key``. Frames empty in a segment are omitted; a segment without a voxel is described and
-    has none. An empty mask has all-zero frames of the two middle slices, because an instance needs
-    frames.
+    ``uid_key`` and ``kind``. Frames empty in a segment (LABELMAP: in all) are omitted; a segment
+    without a voxel is described and has none. An empty mask has all-zero frames of the two middle
+    slices, because an instance needs frames.
     """
     sources = sources or canonical_sources(series, uid_key)
     chosen, omit_empty = _extent(mask)
@@ -56,11 +54,11 @@ def build_seg(
         dataset = Segmentation(
             source_images=list(sources.headers[chosen]),
             pixel_array=np.ascontiguousarray(mask[chosen]),
-            segmentation_type="BINARY",
+            segmentation_type=kind,
             segment_descriptions=[_segment(label, algorithm, uid_key) for label in labels],
-            series_instance_uid=derived_uid(uid_key, "seg series"),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=derived_uid(uid_key, "seg instance"),
+            series_instance_uid=derived_uid(uid_key, f"{ROLES[kind]} series"),
+            series_number=SERIES_NUMBERS[kind],
+            sop_instance_uid=derived_uid(uid_key, f"{ROLES[kind]} instance"),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MODEL_NAME,
@@ -75,14 +73,16 @@ def build_seg(
         )
     dataset.ContentCreatorName = None  # type 2; highdicom leaves it out
     _settle_references(dataset, sources.references[chosen])
-    _derive_dimension_uid(dataset, uid_key)
+    _derive_dimension_uid(dataset, uid_key, kind)
     return dataset
 
 
-def to_bytes(dataset: Dataset) -> bytes:
-    """The instance as a DICOM file."""
+def to_bytes(dataset: Dataset, *, deflate: bool = False) -> bytes:
+    """The instance as a DICOM file, in its own transfer syntax or deflated (PS3.5 A.5)."""
     buffer = BytesIO()
     with quiet():
+        if deflate:
+            dataset.file_meta.TransferSyntaxUID = UID(DeflatedExplicitVRLittleEndian)
         dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 
@@ -171,9 +171,10 @@ def _instance(reference: Reference) -> Dataset:
     return item
 
 
-def _derive_dimension_uid(dataset: Dataset, uid_key: str) -> None:
+def _derive_dimension_uid(dataset: Dataset, uid_key: str, kind: SegKind) -> None:
     """highdicom makes a random one; a retry must write the same instance."""
-    uid = derived_uid(uid_key, "dimension organization")
+    role = "dimension organization"
+    uid = derived_uid(uid_key, role if kind == "BINARY" else f"{ROLES[kind]} {role}")
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
     for item in dataset.DimensionIndexSequence:
         item.DimensionOrganizationUID = uid

@@ -24,8 +24,33 @@ def dciodvfy_errors(path: Path) -> list[str]:
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
 
+def inflated(path: Path) -> Path:
+    """A copy by dcmtk in Explicit VR Little Endian, beside the file."""
+    copy = path.with_suffix(".inflated.dcm")
+    subprocess.run(
+        ["/usr/bin/dcmconv", "--write-xfer-little", path, copy], capture_output=True, check=True
+    )
+    return copy
+
+
 def dcmqi_mask(seg: Path, folder: Path, grid: NativeGrid) -> NDArray[np.uint8]:
-    """What dcmqi makes of a SEG, put voxel by voxel where it lies on our native grid."""
+    """What dcmqi makes of a BINARY SEG, put voxel by voxel where it lies on our native grid."""
+    _dcmqi(seg, folder)
+    mask = np.zeros((grid.slices, grid.rows, grid.columns), np.uint8)
+    for value in (1, 2):
+        _put(folder / f"{value}.nii.gz", mask, grid, value)
+    return mask
+
+
+def dcmqi_labelmap(seg: Path, folder: Path, grid: NativeGrid) -> NDArray[np.uint8]:
+    """The same for a LABELMAP, which dcmqi writes as one image of all values."""
+    _dcmqi(seg, folder)
+    mask = np.zeros((grid.slices, grid.rows, grid.columns), np.uint8)
+    _put(folder / "1.nii.gz", mask, grid)
+    return mask
+
+
+def _dcmqi(seg: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     paths = ["--inputDICOM", seg, "--outputDirectory", folder]
     subprocess.run(
@@ -33,13 +58,14 @@ def dcmqi_mask(seg: Path, folder: Path, grid: NativeGrid) -> NDArray[np.uint8]:
         capture_output=True,
         check=True,
     )
-    mask = np.zeros((grid.slices, grid.rows, grid.columns), np.uint8)
-    for value in (1, 2):
-        image = sitk.ReadImage(str(folder / f"{value}.nii.gz"))
-        z, y, x = np.nonzero(sitk.GetArrayFromImage(image))
-        index = _indices(image, np.stack([x, y, z]), grid)
-        mask[index[2], index[1], index[0]] = value
-    return mask
+
+
+def _put(file: Path, mask: NDArray[np.uint8], grid: NativeGrid, value: int | None = None) -> None:
+    image = sitk.ReadImage(str(file))
+    values = sitk.GetArrayFromImage(image)
+    z, y, x = np.nonzero(values)
+    index = _indices(image, np.stack([x, y, z]), grid)
+    mask[index[2], index[1], index[0]] = values[z, y, x] if value is None else value
 
 
 def _indices(image: sitk.Image, voxels: NDArray[np.intp], grid: NativeGrid) -> NDArray[np.intp]:
