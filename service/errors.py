@@ -104,6 +104,12 @@ class ModelUnavailableError(ServiceError):
     code = "model_unavailable"
 
 
+class LedgerUnavailableError(ServiceError):
+    """The database does not answer; what was accepted is safe, try again."""
+
+    code = "ledger_unavailable"
+
+
 class StateLockedError(ServiceError):
     """Another process serves from this state folder."""
 

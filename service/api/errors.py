@@ -35,6 +35,7 @@ from ..errors import (
     EmptyUploadError,
     ForbiddenError,
     IdempotencyKeyReusedError,
+    LedgerUnavailableError,
     ModelUnavailableError,
     NotFoundError,
     ServiceError,
@@ -50,6 +51,7 @@ from ..errors import (
 )
 from ..observability import get_logger
 from ..pacs.errors import PacsDeniedError, PacsRefusedError, PacsUnavailableError
+from ..storage.database import UNREACHABLE
 
 PROBLEM_JSON: Final = "application/problem+json"
 HTTP_CODES: Final[Mapping[int, str]] = {
@@ -58,6 +60,8 @@ HTTP_CODES: Final[Mapping[int, str]] = {
     405: "method_not_allowed",
     413: "upload_too_large",
 }
+
+LEDGER_RETRY_S: Final = 5
 
 log = get_logger(__name__)
 
@@ -110,6 +114,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     ForbiddenError: 403,
     CrossSiteError: 403,
     MisdirectedError: 421,
+    LedgerUnavailableError: 503,
     ModelUnavailableError: 503,
     PacsUnavailableError: 503,
     PacsDeniedError: 502,
@@ -166,6 +171,8 @@ def problem_of(error: AqcfError) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Answer every failure of ``app`` with a problem."""
     app.add_exception_handler(AqcfError, _on_ours)
+    for away in UNREACHABLE:
+        app.add_exception_handler(away, _on_ledger_away)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
 
@@ -176,6 +183,11 @@ async def _on_ours(_: Request, error: Exception) -> JSONResponse:
     if status_of(type(error)) >= 500:
         log.error("request_failed", code=error.code, kind=type(error).__name__)
     return problem_of(error)
+
+
+async def _on_ledger_away(_: Request, error: Exception) -> JSONResponse:
+    log.error("ledger_unavailable", exc_info=error)
+    return problem_of(LedgerUnavailableError("the database does not answer; try again later"))
 
 
 async def _on_validation(_: Request, error: Exception) -> JSONResponse:
@@ -203,6 +215,8 @@ def _field(found: Mapping[str, Any]) -> dict[str, str]:
 def _headers(error: AqcfError) -> dict[str, str] | None:
     if isinstance(error, BusyError):
         return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, LedgerUnavailableError):
+        return {"Retry-After": str(LEDGER_RETRY_S)}
     if isinstance(error, UnauthorizedError):
         return {"WWW-Authenticate": 'Bearer realm="aqcf"'}
     return None

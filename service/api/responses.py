@@ -22,16 +22,16 @@ TEXTS: Final = {
     415: "Neither DICOM, nor a zip of DICOM, nor NIfTI.",
     422: "A parameter or the images cannot be used; `receipt` says why, per series.",
     429: "The queue is full; try again after `Retry-After` seconds.",
-    503: "No model is ready.",
+    503: "No model is ready, or the database does not answer; try again later.",
     507: "No room for another upload.",
 }
 
 
 def problems(*statuses: int) -> Responses:
-    """Problem responses for a route; 401 and 403 are in each."""
+    """Problem responses for a route that asks for a key; 401, 403 and 503 are in each."""
     return {
         status: {"model": Problem, "description": TEXTS[status]}
-        for status in sorted({401, 403, *statuses})
+        for status in sorted({401, 403, 503, *statuses})
     }
 
 

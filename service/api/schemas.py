@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.types import Modality
 
-from ..domain import ArtifactName, InputKind, Job, Outcome, Stage, Status
+from ..domain import ArtifactName, InputKind, Job, Outcome, Priority, Stage, Status
 
 Point: TypeAlias = tuple[float, float, float]
 
@@ -159,6 +159,7 @@ class Segmentation(Schema):
     revision: int = Field(description="Grows with every change.")
     modality: Modality
     kind: InputKind
+    priority: Priority
     model: ModelRef
     profile: str
     engine: str | None = None
@@ -300,6 +301,7 @@ def segmentation(job: Job) -> Segmentation:
         revision=job.revision,
         modality=job.modality,
         kind=job.kind,
+        priority=job.priority,
         model=ModelRef(id=job.model_id, sha256=job.model_sha256),
         profile=job.profile,
         engine=job.engine,

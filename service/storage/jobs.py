@@ -21,7 +21,7 @@ from ..domain import (
     Status,
 )
 from ..errors import BusyError, ConflictError, IdempotencyKeyReusedError, NotFoundError
-from .database import Database
+from .database import Database, patiently
 from .rows import cursor_of, job_of, matching, place_of, row_of
 from .tables import JobRow
 
@@ -32,10 +32,15 @@ WORKER_DIED = JobError(
 
 class JobStore:
     """Jobs in SQL. Methods named after a status move a job there and return whether it moved: a
-    ``False`` means that another process was faster, or that the job is gone."""
+    ``False`` means that another process was faster, or that the job is gone.
 
-    def __init__(self, database: Database) -> None:
+    ``patience_s``: how long what a running job needs (moves and ``get``) waits for a database that
+    restarts; 0 raises at once.
+    """
+
+    def __init__(self, database: Database, patience_s: float = 0.0) -> None:
         self._database = database
+        self._patience_s = patience_s
 
     def create(
         self,
@@ -52,7 +57,7 @@ class JobStore:
         when ``queue_limit`` jobs wait already, ``IdempotencyKeyReusedError`` when the key came
         with other content.
         """
-        with self._database.writing() as session:
+        with self._database.writing(alone=True) as session:
             if (found := self._existing(session, new)) is not None:
                 return found, False
             self._admit(session, queue_limit, retry_after_s)
@@ -76,9 +81,7 @@ class JobStore:
             return None if row is None else job_of(row)
 
     def get(self, job_id: str) -> Job | None:
-        with self._database.reading() as session:
-            row = session.get(JobRow, job_id)
-            return None if row is None else job_of(row)
+        return patiently(lambda: self._get(job_id), self._patience_s)
 
     def require(self, job_id: str) -> Job:
         """The job, or ``NotFoundError`` (``job_not_found``)."""
@@ -176,7 +179,7 @@ class JobStore:
         after ``max_deaths`` deaths, or cancelled when that was asked for. ``None``: not its job.
         """
         with self._database.writing() as session:
-            row = session.get(JobRow, job_id)
+            row = session.get(JobRow, job_id, with_for_update=True)
             if row is None or row.status != Status.RUNNING or row.worker_id != worker_id:
                 return None
             status, values = _after_death(row, max_deaths)
@@ -215,7 +218,7 @@ class JobStore:
     def delete(self, job_id: str, drop_input: Callable[[str], None]) -> bool:
         """Forget a job, and under the same lock its input when no other job needs it. The worker
         of a running one stops at its next heartbeat."""
-        with self._database.writing() as session:
+        with self._database.writing(alone=True) as session:
             row = session.get(JobRow, job_id)
             if row is None:
                 return False
@@ -227,7 +230,7 @@ class JobStore:
     def drop_inputs(self, keys: Iterable[str], drop_input: Callable[[str], None]) -> None:
         """Drop those of the stored inputs that no job needs."""
         for key in keys:
-            with self._database.writing() as session:
+            with self._database.writing(alone=True) as session:
                 self._drop_unused(session, key, drop_input)
 
     def ping(self) -> None:
@@ -259,7 +262,16 @@ class JobStore:
         if session.scalars(users).first() is None:
             drop_input(key)
 
+    def _get(self, job_id: str) -> Job | None:
+        with self._database.reading() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else job_of(row)
+
     def _applied(self, statement: Update) -> bool:
+        """Tried again it does no harm: after a lost answer the second time applies to nothing."""
+        return patiently(lambda: self._apply(statement), self._patience_s)
+
+    def _apply(self, statement: Update) -> bool:
         with self._database.writing() as session:
             result = session.execute(statement)
             return isinstance(result, CursorResult) and result.rowcount == 1

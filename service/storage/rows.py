@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import Select
@@ -25,6 +26,8 @@ from ..domain import (
     Status,
 )
 from .tables import JobRow
+
+JOB_ID = re.compile(r"[0-9a-f-]{32,36}")
 
 
 def row_of(new: NewJob, now: datetime) -> JobRow:
@@ -123,16 +126,20 @@ def cursor_of(job: Job) -> str:
 
 
 def place_of(cursor: str) -> tuple[datetime, str]:
+    """Raises ``InputError`` (``invalid_cursor``) for anything that ``cursor_of`` cannot have made:
+    PostgreSQL would refuse a NUL in an id."""
     try:
         when, _, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
         created_at = datetime.fromisoformat(when)
     except (ValueError, binascii.Error) as error:
-        raise InputError(
-            "the cursor was not made by this service", code="invalid_cursor"
-        ) from error
-    if created_at.tzinfo is None or not job_id:
-        raise InputError("the cursor was not made by this service", code="invalid_cursor")
+        raise _foreign_cursor() from error
+    if created_at.utcoffset() != timedelta(0) or not JOB_ID.fullmatch(job_id):
+        raise _foreign_cursor()
     return created_at, job_id
+
+
+def _foreign_cursor() -> InputError:
+    return InputError("the cursor was not made by this service", code="invalid_cursor")
 
 
 def _artifact(plain: dict[str, Any]) -> Artifact:

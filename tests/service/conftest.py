@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
-from servers import OrthancServer
+from servers import OrthancServer, PostgresServer, RedisServer
 
 from model.nifti import write_nifti
 from model.spec import (
@@ -228,3 +228,34 @@ def orthanc(orthanc_server: OrthancServer) -> OrthancServer:
     """A running, empty PACS."""
     orthanc_server.clear()
     return orthanc_server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running Redis with whatever earlier tests left in it; see ``broker``."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer) -> RedisServer:
+    """A running, empty Redis."""
+    redis_server.flush()
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL; ``new_database`` gives an empty one."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """SQLAlchemy's URL of an empty PostgreSQL database."""
+    return postgres_server.new_database()

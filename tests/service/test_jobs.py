@@ -39,9 +39,17 @@ FINDING = Finding(
 )
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Every test of this file runs on both."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/ledger.sqlite3"
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path}/ledger.sqlite3")
+def database(url: str) -> Iterator[Database]:
+    opened = open_database(url)
     opened.upgrade()
     yield opened
     opened.close()

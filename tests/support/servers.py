@@ -2,14 +2,19 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psycopg
+import redis
 
 ORTHANC = Path("/usr/sbin/Orthanc")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -146,3 +151,142 @@ class OrthancServer:
                 "SeriesMetadata": "Full",
             },
         }
+
+
+@dataclass
+class RedisServer:
+    """A broker that keeps nothing on disk: a restart flushes it."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Ready when this returns."""
+        if shutil.which("redis-server") is None:
+            raise FileNotFoundError("apt-get install -y redis-server")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        self._process = subprocess.Popen(
+            ["redis-server", *options, "--save", "", "--appendonly", "no"],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(self._ready, "Redis is not ready")
+
+    def kill(self) -> None:
+        """SIGKILL; it is gone when this returns."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+    def flush(self) -> None:
+        with self.client() as client:
+            client.flushall()
+
+    def content(self) -> bytes:
+        """Every key, and every value as Redis serialises it."""
+        with self.client() as client:
+            return b"\n".join(key + b" " + _value(client, key) for key in client.scan_iter())
+
+    def _ready(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def _value(client: redis.Redis, key: bytes) -> bytes:
+    kind = client.type(key)
+    readers: dict[bytes, Callable[[], object]] = {
+        b"string": lambda: client.get(key),
+        b"list": lambda: client.lrange(key, 0, -1),
+        b"set": lambda: client.smembers(key),
+        b"hash": lambda: client.hgetall(key),
+        b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
+    }
+    return repr(readers[kind]()).encode() if kind in readers else b""
+
+
+@dataclass
+class PostgresServer:
+    """Runs as the user postgres where the tests run as root. ``stop`` and ``start`` again keep
+    port and content; ``close`` removes everything."""
+
+    port: int = field(default_factory=free_port)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="postgres-")))
+    _process: subprocess.Popen[bytes] | None = None
+    _databases: int = 0
+
+    def start(self) -> None:
+        """Ready when this returns; the first time takes some seconds."""
+        if not (self.folder / "data").exists():
+            self._initialise()
+        options = ["-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command("postgres"), "-D", str(self.folder / "data"), *options],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        wait_until(self._ready, "PostgreSQL is not ready", 30)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Ends every session; SIGINT in order, SIGQUIT at once."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def new_database(self) -> str:
+        """SQLAlchemy's URL of an empty database."""
+        self._databases += 1
+        name = f"test{self._databases}"
+        with self._connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        return f"postgresql+psycopg://aqcf@127.0.0.1:{self.port}/{name}"
+
+    def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="aqcf", dbname="postgres", autocommit=True
+        )
+
+    def _initialise(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres", "postgres")
+        options = ["-U", "aqcf", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(
+            [*self._command("initdb"), "-D", str(self.folder / "data"), *options],
+            check=True,
+            capture_output=True,
+            cwd=self.folder,
+        )
+
+    def _command(self, name: str) -> list[str]:
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+        if not found:
+            raise FileNotFoundError("apt-get install -y postgresql")
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        return [*(user if os.geteuid() == 0 else []), str(found[-1])]
+
+    def _ready(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended: {(self.folder / 'log').read_text()[-2000:]}")
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from model.types import Modality
 
 from ...container import Container
-from ...domain import ArtifactName, Job, SubmitOptions
+from ...domain import ArtifactName, Job, Priority, SubmitOptions
 from ...intake import submit
 from ...registry import profile_of
 from ..deps import Services, Writer
@@ -73,6 +73,9 @@ async def create_segmentation(
     series: Annotated[
         str, Query(max_length=128, description="`auto`, or a key from a receipt.")
     ] = "auto",
+    priority: Annotated[
+        Priority, Query(description="Urgent ones go before routine ones that wait.")
+    ] = Priority.ROUTINE,
     idempotency_key: Annotated[str | None, KEY] = None,
     prefer: Annotated[  # noqa: ARG001
         str | None, Header(description="`wait=N`: answer 200 if done in N seconds (300 at most).")
@@ -90,6 +93,7 @@ async def create_segmentation(
         series=series,
         idempotency_key=idempotency_key,
         actor=caller.actor,
+        priority=priority,
     )
     job = await _take(request, container, options)
     wait = wait_seconds(request.headers)

@@ -44,10 +44,11 @@ async def get_health() -> Health:
     "/readyz", response_model=Readiness, responses=NOT_READY, summary="Can it take and finish work?"
 )
 def get_readiness(container: Services, response: Response) -> Readiness:
-    """Database, queue with a worker, disk, and the default model."""
+    """Database, queue, a worker with a loaded model, disk, and the default model."""
     checks = {
         "database": _works(container.jobs.ping),
-        "worker": container.queue.alive(),
+        "queue": container.queue.reachable(),
+        "worker": _works(container.queue.alive),
         "disk": _works(lambda: container.artifacts.require_room(_min_free(container))),
         "model": any(f.spec.id == container.models.default_model for f in container.models.all()),
     }
@@ -71,13 +72,13 @@ def get_metrics(container: Services, caller: Reader) -> Response:  # noqa: ARG00
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _works(check: Callable[[], None]) -> bool:
+def _works(check: Callable[[], bool | None]) -> bool:
+    """Whether ``check`` neither raises nor says no."""
     try:
-        check()
+        return check() is not False
     except (AqcfError, SQLAlchemyError, OSError):
         log.warning("not_ready")
         return False
-    return True
 
 
 def _min_free(container: Container) -> int:

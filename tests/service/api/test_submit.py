@@ -117,11 +117,18 @@ def test_full_disk_is_507(full: Any, ct_zip: Path) -> None:
         ({"profile": "none-such"}, "unknown_profile"),
         ({"series": "none-such"}, "unknown_series"),
         ({"profile": "x" * 1000}, "invalid_parameter"),
+        ({"priority": "stat"}, "invalid_parameter"),
     ],
 )
 def test_bad_parameters_are_422(idle: Any, ct_zip: Path, params: dict[str, str], code: str) -> None:
     idle.problem(idle.post(ct_zip.read_bytes(), params=params), 422, code)
     assert idle.http.get("/v1/segmentations").json()["items"] == []
+
+
+def test_priority_is_kept_and_shown(idle: Any, ct_zip: Path) -> None:
+    posted = idle.post(ct_zip.read_bytes(), params={"priority": "urgent"}).json()
+    assert posted["priority"] == "urgent"
+    assert idle.http.get(posted["links"]["self"]).json()["priority"] == "urgent"
 
 
 def test_modality_is_required(idle: Any, ct_zip: Path) -> None:
