@@ -12,10 +12,12 @@ from model.types import Modality
 
 from .audit import AuditLog
 from .observability import Metrics
+from .pacs.archive import Archive
 from .queue import JobQueue
 from .registry import ModelRegistry
 from .settings import Settings
 from .site import Site
+from .storage.arrivals import ArrivalStore
 from .storage.artifacts import ArtifactStore
 from .storage.database import Database
 from .storage.jobs import JobStore
@@ -35,11 +37,13 @@ class OpenBackend(Protocol):
 
 @dataclass(frozen=True)
 class Container:
-    """``worker_id`` names this process in the ledger."""
+    """``worker_id`` names this process in the ledger. ``archive`` is asked whether a study is
+    complete, where the site has one."""
 
     settings: Settings
     database: Database
     jobs: JobStore
+    arrivals: ArrivalStore
     keys: KeyStore
     audit: AuditLog
     artifacts: ArtifactStore
@@ -48,4 +52,5 @@ class Container:
     worker_id: str
     open_backend: OpenBackend
     site: Site = field(default_factory=Site)
+    archive: Archive | None = None
     metrics: Metrics = field(default_factory=Metrics)

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
 
     site_file: Path | None = None
     ae_title: str = Field(default="AQCF", min_length=1, max_length=16)
+    listen: bool = False
     listen_host: str = "127.0.0.1"
     listen_port: int = Field(default=11112, ge=0, le=65535)
     listen_tls_cert: Path | None = None
@@ -100,6 +101,12 @@ class Settings(BaseSettings):
     @property
     def artifacts_dir(self) -> Path:
         return self.state_dir / "artifacts"
+
+    @property
+    def arrivals_dir(self) -> Path:
+        """Instances that wait until their study is complete. Listeners that may get parts of the
+        same study, and whoever evaluates studies, share it."""
+        return self.state_dir / "arrivals"
 
     @property
     def staging_dir(self) -> Path:

@@ -21,6 +21,7 @@ from .queue import InProcessQueue
 from .registry import ModelRegistry
 from .settings import Settings
 from .site import load_site
+from .storage.arrivals import ArrivalStore
 from .storage.artifacts import ArtifactStore
 from .storage.database import open_database
 from .storage.jobs import JobStore
@@ -71,6 +72,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
         settings=settings,
         database=database,
         jobs=JobStore(database),
+        arrivals=ArrivalStore(database),
         keys=keys,
         audit=AuditLog(database),
         artifacts=ArtifactStore(settings.artifacts_dir, settings.staging_dir),
