@@ -20,6 +20,7 @@ from .site import Site
 from .storage.arrivals import ArrivalStore
 from .storage.artifacts import ArtifactStore
 from .storage.database import Database
+from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 
@@ -43,6 +44,7 @@ class Container:
     settings: Settings
     database: Database
     jobs: JobStore
+    deliveries: DeliveryStore
     arrivals: ArrivalStore
     keys: KeyStore
     audit: AuditLog

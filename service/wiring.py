@@ -24,6 +24,7 @@ from .site import load_site
 from .storage.arrivals import ArrivalStore
 from .storage.artifacts import ArtifactStore
 from .storage.database import open_database
+from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 
@@ -72,6 +73,7 @@ def build(settings: Settings, open_backend: OpenBackend | None = None) -> Contai
         settings=settings,
         database=database,
         jobs=JobStore(database),
+        deliveries=DeliveryStore(database),
         arrivals=ArrivalStore(database),
         keys=keys,
         audit=AuditLog(database),

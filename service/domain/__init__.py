@@ -1,7 +1,7 @@
 """The words of the service, as frozen records. No I/O here."""
 
 from .arrivals import Arrival, ArrivalState
-from .deliveries import Delivery, DeliveryState
+from .deliveries import BreakerState, Delivery, DeliveryState
 from .jobs import (
     ANONYMOUS,
     FINISHED,
@@ -36,6 +36,7 @@ __all__ = [
     "ArrivalState",
     "Artifact",
     "ArtifactName",
+    "BreakerState",
     "Delivery",
     "DeliveryState",
     "Finding",

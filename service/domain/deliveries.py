@@ -23,8 +23,13 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """``sent``: one mapping per object, with its form and how it was confirmed. ``notes``: what was
-    sent instead of what the profile asks for, and why. ``code``: of the last failed attempt."""
+    """``sent``: one mapping per form of the results, such as ``seg``; see ``deliver``. ``notes``:
+    what was sent instead of what the profile asks for, and why. ``code``: of the last failed
+    attempt. ``next_at``: when it is tried next; ``give_up_at``: when it fails for good.
+
+    ``transaction_uid``, ``committed``: the storage commitment that was asked for, and what the
+    destination reported (``None``: nothing yet).
+    """
 
     id: str
     job_id: str
@@ -33,8 +38,19 @@ class Delivery:
     attempts: int
     created_at: datetime
     updated_at: datetime
+    give_up_at: datetime
     next_at: datetime | None = None
     delivered_at: datetime | None = None
     sent: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     code: str | None = None
+    transaction_uid: str | None = None
+    committed: bool | None = None
+
+
+class BreakerState(StrEnum):
+    """``open``: nothing is sent for a while. ``half_open``: one probe may go."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"

@@ -22,6 +22,7 @@ from ..domain import (
 )
 from ..errors import BusyError, ConflictError, IdempotencyKeyReusedError, NotFoundError
 from .database import Database, patiently
+from .deliveries import add_missing, cancel_open, is_owed
 from .rows import cursor_of, job_of, matching, place_of, row_of
 from .tables import JobRow
 
@@ -59,7 +60,7 @@ class JobStore:
         """
         with self._database.writing(alone=True) as session:
             if (found := self._existing(session, new)) is not None:
-                return found, False
+                return self._joined(session, found, new.destinations), False
             self._admit(session, queue_limit, retry_after_s)
             row = row_of(new, _now())
             session.add(row)
@@ -143,9 +144,11 @@ class JobStore:
         return self._applied(statement.values(**values))
 
     def succeed(self, job_id: str, worker_id: str, finding: Finding) -> bool:
-        """running -> succeeded, unless a cancellation was asked for in the meantime."""
+        """running -> succeeded, unless a cancellation was asked for in the meantime. From the same
+        moment on its results are owed to its destinations."""
         statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
-        return self._applied(statement.values(**_finished(Status.SUCCEEDED), **_values(finding)))
+        statement = statement.values(**_finished(Status.SUCCEEDED), **_values(finding))
+        return patiently(lambda: self._succeed(job_id, statement), self._patience_s)
 
     def fail(self, job_id: str, worker_id: str, error: JobError) -> bool:
         statement = _mine(job_id, worker_id)
@@ -211,18 +214,21 @@ class JobStore:
             return tuple(job_of(row) for row in session.scalars(statement))
 
     def finished_ids(self, *, older_than_s: float = 0.0, limit: int = 100) -> tuple[str, ...]:
-        """Finished jobs, the longest finished first."""
-        statement = select(JobRow.id).where(JobRow.finished_at <= _ago(older_than_s))
+        """Finished jobs whose results are not owed to a destination, the longest finished first."""
+        statement = select(JobRow.id).where(
+            JobRow.finished_at <= _ago(older_than_s), ~is_owed(JobRow.id)
+        )
         return self._ids(statement.order_by(JobRow.finished_at, JobRow.id).limit(limit))
 
     def delete(self, job_id: str, drop_input: Callable[[str], None]) -> bool:
         """Forget a job, and under the same lock its input when no other job needs it. The worker
-        of a running one stops at its next heartbeat."""
+        of a running one stops at its next heartbeat; nothing more of it is delivered."""
         with self._database.writing(alone=True) as session:
             row = session.get(JobRow, job_id)
             if row is None:
                 return False
             session.delete(row)
+            cancel_open(session, job_id)
             session.flush()
             self._drop_unused(session, row.input_key, drop_input)
             return True
@@ -247,6 +253,28 @@ class JobStore:
                 return _same_content(row, new)
         live = session.scalars(select(JobRow).where(JobRow.live_key == new.content_key)).first()
         return None if live is None else job_of(live)
+
+    def _joined(self, session: Session, found: Job, destinations: Iterable[str]) -> Job:
+        """The job that is there already, its results owed to the new destinations, too."""
+        more = [name for name in destinations if name not in found.destinations]
+        row = session.get(JobRow, found.id, with_for_update=True, populate_existing=True)
+        if row is None or not more:
+            return found
+        row.destinations = [*dict.fromkeys((*row.destinations, *more))]
+        row.revision += 1
+        if row.status == Status.SUCCEEDED:
+            add_missing(session, row.id, row.destinations)
+        session.flush()
+        return job_of(row)
+
+    def _succeed(self, job_id: str, statement: Update) -> bool:
+        with self._database.writing() as session:
+            result = session.execute(statement)
+            if not isinstance(result, CursorResult) or result.rowcount != 1:
+                return False
+            row = session.get_one(JobRow, job_id)
+            add_missing(session, job_id, row.destinations)
+            return True
 
     def _admit(self, session: Session, queue_limit: int, retry_after_s: int) -> None:
         statement = select(func.count()).where(JobRow.status == Status.QUEUED)

@@ -154,7 +154,11 @@ class ArrivalRow(Base):
 
 
 class DeliveryRow(Base):
-    """``worker_id`` holds the row until ``lease_until``; after that anybody may send again."""
+    """``worker_id`` holds the row until ``lease_until``; after that anybody may send again.
+
+    ``transaction_uid``: of the storage commitment that was asked for last. ``committed``: what the
+    destination reported about it, NULL until then.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -170,6 +174,9 @@ class DeliveryRow(Base):
     worker_id: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     next_at: Mapped[datetime | None]
+    give_up_at: Mapped[datetime]
+    transaction_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
+    committed: Mapped[bool | None]
     sent: Mapped[list[Any]]
     notes: Mapped[list[Any]]
     code: Mapped[str | None] = mapped_column(String(64))

@@ -87,6 +87,9 @@ def _create_deliveries() -> None:
         sa.Column("worker_id", sa.String(length=64), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=True),
+        sa.Column("committed", sa.Boolean(), nullable=True),
         sa.Column("sent", sa.JSON(), nullable=False),
         sa.Column("notes", sa.JSON(), nullable=False),
         sa.Column("code", sa.String(length=64), nullable=True),
@@ -94,6 +97,7 @@ def _create_deliveries() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint("transaction_uid", name=op.f("uq_deliveries_transaction_uid")),
     )
     op.create_index(
         "uq_deliveries_job_destination", "deliveries", ["job_id", "destination"], unique=True
