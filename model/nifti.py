@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from .errors import GeometryError, InputError, InputTooLargeError
 from .types import Affine, Modality, NativeArray, ShapeZYX
-from .volume import Volume, check_grid
+from .volume import Volume, check_grid, lean_of, straight
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MAX_OFFSET = 1 << 24  # header extensions end long before
@@ -80,7 +80,12 @@ def read_nifti(path: Path, modality: Modality, *, limits: Limits = Limits()) -> 
 
 def write_nifti(path: Path, array: NDArray[np.generic], affine: Affine) -> None:
     """Write ``(z, y, x)`` voxels as NIfTI-1 with equal sform and qform; gzip when the name ends in
-    ``.gz``. Equal input gives equal bytes."""
+    ``.gz``. Equal input gives equal bytes.
+
+    Slices that lean have an exact sform and no qform, which cannot say it: a reader without shear
+    (ITK) refuses such a file instead of putting it elsewhere. ``pixdim`` multiplies to the volume
+    of a voxel.
+    """
     header = _new_header(array, affine)
     body = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     with path.open("wb") as raw:
@@ -202,8 +207,9 @@ def _check_finite(array: NativeArray) -> None:
 def _new_header(array: NDArray[np.generic], affine: Affine) -> bytes:
     header = np.zeros(1, _NIFTI1)[0]
     ras = _RAS_TO_LPS @ affine
-    spacing = np.linalg.norm(ras[:3, :3], axis=0)
-    axes = ras[:3, :3] / spacing
+    upright = _RAS_TO_LPS @ straight(affine)
+    spacing = np.linalg.norm(upright[:3, :3], axis=0)
+    axes = upright[:3, :3] / spacing
     qfac = 1.0 if np.linalg.det(axes) > 0 else -1.0
     quaternion = Rotation.from_matrix(axes * [1.0, 1.0, qfac]).as_quat(canonical=True)
     header["sizeof_hdr"], header["magic"], header["vox_offset"] = 348, b"n+1", 352
@@ -212,7 +218,7 @@ def _new_header(array: NDArray[np.generic], affine: Affine) -> bytes:
     header["bitpix"] = 8 * array.dtype.itemsize
     header["pixdim"] = [qfac, *spacing, 0, 0, 0, 0]
     header["scl_slope"], header["xyzt_units"] = 1.0, 2
-    header["qform_code"] = header["sform_code"] = 1
+    header["qform_code"], header["sform_code"] = int(not lean_of(affine).any()), 1
     header["quatern"], header["qoffset"] = quaternion[:3], ras[:3, 3]
     header["srow"] = ras[:3]
     return bytes(header.tobytes()) + bytes(4)

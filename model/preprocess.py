@@ -8,6 +8,7 @@ serving (section 3.1.2 of the paper; the numbers are fields of ``ModalitySpec``)
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -25,7 +26,7 @@ from .resample import (
 )
 from .spec import DIVISOR, FixedIntensity, Intensity, ModalitySpec
 from .types import Affine, ImageArray, MaskArray, ShapeZYX
-from .volume import Volume
+from .volume import Volume, lean_of, spacing_mm
 
 MAX_VOXELS = 512**3  # of the resampled grid: 512 MiB in float32
 AIR_HU = -1024.0
@@ -42,8 +43,9 @@ class Prepared:
     """A volume as the network sees it, and where it came from.
 
     ``array``: ``(z, y, x)`` float32 in [0, 1], each side at least the patch's and a multiple of
-    16. ``affine``: its place, LPS mm; its axes are parallel to the native ones. ``content``: the
-    box of ``array`` that lies inside the native volume; all else is 0.
+    16. ``affine``: its place, LPS mm; its axes are at right angles and parallel to the native ones
+    (where native slices lean, to their rows, columns and normal). ``content``: the box of
+    ``array`` that holds the native volume; all outside the volume is 0.
     """
 
     array: ImageArray
@@ -69,11 +71,19 @@ def prepare(volume: Volume, spec: ModalitySpec) -> Prepared:
     threshold = foreground_threshold(coarse, spec.intensity)
     box = _body_box(coarse > threshold, strides, volume.shape)
     affine, shape = _target_grid(volume, box, spec)
-    values = resample(volume.array, volume.affine, affine, shape, floor)
+    # What is below the threshold becomes 0, and so does what lies beside slices that lean.
+    values = resample(volume.array, volume.affine, affine, shape, floor, outside=threshold)
     content = covered(volume.shape, volume.affine, affine, shape)
     array = np.zeros(shape, np.float32)
     array[content] = normalise(values[content], spec.intensity, threshold)
     return Prepared(array, affine, volume.shape, volume.affine, content)
+
+
+def largest_shape(shape: ShapeZYX, affine: Affine, spec: ModalitySpec) -> ShapeZYX:
+    """The prepared shape of a native grid if the body fills all of it: what ``prepare`` needs at
+    the most, known before a voxel is read."""
+    sources, _ = oriented_axes(affine, spec.orientation)
+    return _sides(_extent_mm(shape, affine), sources, spec)
 
 
 def foreground_threshold(values: ImageArray, intensity: Intensity) -> float:
@@ -161,9 +171,8 @@ def _body_box(coarse: NDArray[np.bool_], strides: tuple[int, int, int], shape: S
 def _target_grid(volume: Volume, box: Box, spec: ModalitySpec) -> tuple[Affine, ShapeZYX]:
     """The spec's grid around the box, grown to the patch and to multiples of 16."""
     sources, axes = oriented_axes(volume.affine, spec.orientation)
-    sides_mm = [(p.stop - p.start) * s for p, s in zip(box, volume.spacing_mm, strict=True)]
-    wanted = [sides_mm[2 - sources[2 - k]] / spec.spacing_mm[k] for k in range(3)]
-    z, y, x = (_side(n, patch) for n, patch in zip(wanted, spec.patch, strict=True))
+    counts = [part.stop - part.start for part in box]
+    z, y, x = _sides(_extent_mm(counts, volume.affine), sources, spec)
     if z * y * x > MAX_VOXELS:
         raise InputTooLargeError(
             f"the body needs {z} x {y} x {x} voxels at {spec.spacing_mm} mm (z, y, x); "
@@ -172,6 +181,25 @@ def _target_grid(volume: Volume, box: Box, spec: ModalitySpec) -> tuple[Affine, 
     middle = [(p.start + p.stop - 1) / 2 for p in reversed(box)]
     centre = volume.affine[:3, :3] @ middle + volume.affine[:3, 3]
     return grid_affine(axes, spec.spacing_mm, centre, (z, y, x)), (z, y, x)
+
+
+def _extent_mm(counts: Sequence[int], affine: Affine) -> list[float]:
+    """The upright box, ``(z, y, x)`` mm, around so many voxels; wider where slices lean."""
+    lean_x, lean_y = lean_of(affine)
+    return [
+        (count + abs(shift) * (counts[0] - 1)) * step
+        for count, shift, step in zip(
+            counts, (0.0, lean_y, lean_x), spacing_mm(affine), strict=True
+        )
+    ]
+
+
+def _sides(
+    sides_mm: Sequence[float], sources: tuple[int, int, int], spec: ModalitySpec
+) -> ShapeZYX:
+    wanted = [sides_mm[2 - sources[2 - k]] / spec.spacing_mm[k] for k in range(3)]
+    z, y, x = (_side(n, patch) for n, patch in zip(wanted, spec.patch, strict=True))
+    return z, y, x
 
 
 def _side(wanted: float, patch: int) -> int:
@@ -190,7 +218,8 @@ def _window(values: ImageArray, intensity: Intensity, threshold: float) -> tuple
 
 
 def _softmax(scores: ImageArray) -> ImageArray:
-    shares: ImageArray = np.exp(scores - scores.max(axis=0))
+    shares: ImageArray = scores - scores.max(axis=0)
+    np.exp(shares, out=shares)
     shares /= shares.sum(axis=0)
     return shares
 

@@ -34,7 +34,8 @@ def read_stack(files: Sequence[Path], modality: Modality) -> tuple[Volume, list[
 
     Raises ``InputError`` with code ``not_dicom``, ``missing_geometry``, ``irregular_stack``
     (fewer than two slices, other sizes or orientations, gaps that differ by more than 2 %);
-    ``GeometryError`` for a tilted gantry.
+    ``GeometryError`` for slices that are sheared by more than 45 degrees. The slices of a tilted
+    gantry lean: see ``model.volume.lean_of``.
     """
     slices = [_read_slice(file) for file in files]
     _check_alike(slices)

@@ -33,6 +33,16 @@ def test_voxels_are_where_the_headers_say(tmp_path: Path, turn: str, descending:
     assert_array_equal(volume.array[0], array[-1 - order[0] if descending else order[0]])
 
 
+def test_the_slices_of_a_tilted_gantry_lean(tmp_path: Path) -> None:
+    array, affine = picture(0), grid()
+    affine[1, 2] += 0.3 * affine[2, 2]
+    files = paths(tmp_path, len(array))
+    write_series(files, array, affine)
+    volume, _ = read_stack(files, "ct")
+    assert_array_equal(volume.array, array)
+    assert_allclose(volume.affine, affine, atol=1e-4)
+
+
 def test_hounsfield_units_and_types(tmp_path: Path) -> None:
     array = picture(1).astype(np.uint16)
     files = paths(tmp_path, len(array))
@@ -56,7 +66,7 @@ def test_what_is_no_volume_is_refused(tmp_path: Path, damage: str, code: str) ->
     array, affine = picture(2), grid()
     files = paths(tmp_path, len(array))
     if damage == "tilted":
-        affine[1, 2] = 1.0
+        affine[1, 2] = 20.0
     write_series(files, array, affine)
     if damage == "gap":
         del files[3]
