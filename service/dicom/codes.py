@@ -30,3 +30,9 @@ def colour(label: Label) -> CIELabColor:
     """The label's recommended colour, from DICOM's scaled CIELab integers (PS3.3 C.10.7.1.1)."""
     lightness, a, b = label.cielab
     return CIELabColor(lightness / 65535 * 100, a / 65535 * 255 - 128, b / 65535 * 255 - 128)
+
+
+def as_rgb(label: Label) -> tuple[int, int, int]:
+    """The same colour for objects that have no CIELab."""
+    red, green, blue = colour(label).to_rgb(clip=True)
+    return red, green, blue

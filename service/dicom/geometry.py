@@ -86,6 +86,18 @@ class NativeGrid:
         affine[:3, 3] = self.positions[0]
         return affine
 
+    def in_patient(self, index: int, points: Vectors) -> Vectors:
+        """LPS mm of points ``(n, 2)``, (column, row), of a native slice; ``(n, 3)``."""
+        steps = np.array([self.pixel_spacing[1], self.pixel_spacing[0]])
+        placed: Vectors = self.positions[index] + (points * steps) @ self.axes[:, :2].T
+        return placed
+
+    def in_slice(self, index: int, points: Vectors) -> Vectors:
+        """The inverse: (column, row), ``(n, 2)``, of points ``(n, 3)`` dropped onto a slice."""
+        steps = np.array([self.pixel_spacing[1], self.pixel_spacing[0]])
+        across: Vectors = (points - self.positions[index]) @ self.axes[:, :2] / steps
+        return across
+
 
 def normal_of(plane: Plane) -> Vectors:
     """Unit normal of a plane (row direction x column direction)."""
