@@ -24,6 +24,7 @@ from .rules import (
     choose,
     contenders,
     decide,
+    orientation_of,
     submit_options,
 )
 
@@ -50,5 +51,6 @@ __all__ = [
     "contenders",
     "decide",
     "load_site",
+    "orientation_of",
     "submit_options",
 ]

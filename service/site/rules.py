@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import re2
 
 from model.types import Modality
@@ -17,6 +18,8 @@ from ..domain import ANONYMOUS, Origin, SubmitOptions
 from .config import MATCHING, Orientation, Rule, Site, Then, When
 
 MAX_TEXT = 200
+NEAR_COSINE = 0.8
+AXES: tuple[Orientation, ...] = ("sagittal", "coronal", "axial")
 SEGMENTED: dict[str, Modality] = {"CT": "ct", "MR": "mr"}
 Ranking: TypeAlias = tuple[float, ...]
 
@@ -143,6 +146,16 @@ def submit_options(
         origin=origin,
         destinations=then.destinations,
     )
+
+
+def orientation_of(cosines: Sequence[float] | None) -> Orientation | None:
+    """The plane of an image by its six direction cosines (PS3.3 C.7.6.2.1.1); ``None`` where it
+    lies more than 37 degrees from each."""
+    values = np.array(cosines or (), np.float64)
+    if values.shape != (6,) or not np.isfinite(values).all():
+        return None
+    normal = np.abs(np.cross(values[:3], values[3:]))
+    return AXES[int(normal.argmax())] if normal.max() >= NEAR_COSINE else None
 
 
 def _deed(then: Then) -> str:

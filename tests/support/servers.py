@@ -16,6 +16,8 @@ import httpx
 import psycopg
 import redis
 
+from service.site import Node
+
 ORTHANC = Path("/usr/sbin/Orthanc")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -64,6 +66,18 @@ class OrthancServer:
     @property
     def password_file(self) -> Path:
         return self.folder / "password"
+
+    def node(self, *interfaces: str, **more: object) -> Node:
+        """It as a site file has it, with ``dimse``, ``dicomweb``, or both."""
+        dimse = {"host": "127.0.0.1", "port": self.dicom_port, "ae_title": self.ae_title}
+        dicomweb = {
+            "url": self.dicomweb_url,
+            "username": self.username,
+            "password_file": self.password_file,
+        }
+        known = {"dimse": dimse, "dicomweb": dicomweb}
+        wanted = interfaces or tuple(known)
+        return Node.model_validate({name: known[name] for name in wanted} | more)
 
     def start(self) -> None:
         """Ready when this returns, in about 0.3 s."""
