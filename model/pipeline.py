@@ -24,13 +24,15 @@ Progress: TypeAlias = Callable[[str, float], None]
 
 STAGES = ("prepare", "inference", "restore", "postprocess", "measure")
 BATCH = 4
+SINGLE = "The engine ran out of memory; windows were run one by one."
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """``mask``: on the native grid of the volume, whose ``affine`` it has; empty when the outcome
     is ``not_evaluable``. ``lesion_labels``: the lesion number of each voxel, None without lesions.
-    ``applied``: what postprocessing changed. ``seconds``: per stage of ``STAGES``. ``engine``: the
+    ``applied``: what was done to get there: single windows for want of memory, what postprocessing
+    changed. ``seconds``: per stage of ``STAGES``. ``engine``: the
     backend's name."""
 
     mask: MaskArray
@@ -50,13 +52,15 @@ def segment(
     backend: Backend,
     *,
     profile: str | None = None,
+    batch: int = BATCH,
     progress: Progress | None = None,
 ) -> Result:
     """Segment liver and tumour and measure them.
 
-    ``profile``: a sliding-window profile of ``spec``, its default when None. Raises
-    ``ConfigError`` for an unknown profile or modality, what ``preprocess.prepare`` and the backend
-    raise, and whatever ``progress`` raises to stop.
+    ``profile``: a sliding-window profile of ``spec``, its default when None. ``batch``: windows
+    per call of the backend; where that is too much for its memory, single windows follow once, and
+    ``applied`` says so. Raises ``ConfigError`` for an unknown profile or modality, what
+    ``preprocess.prepare`` and the backend raise, and whatever ``progress`` raises to stop.
     """
     name = spec.default_profile if profile is None else profile
     chosen, rules = _settings(volume, spec, name)
@@ -66,12 +70,13 @@ def segment(
     with clock.stage("prepare"):
         prepared = prepare(volume, view)
     with clock.stage("inference") as report:
-        scores = _infer(prepared, view.patch, classes, chosen, backend, report=report)
+        scores, said = _infer(prepared, view.patch, classes, chosen, backend, batch, report=report)
     with clock.stage("restore"):
         raw = to_native(scores, prepared)
+        del scores, prepared
     with clock.stage("postprocess"):
         mask, applied = postprocess(raw, rules, volume.voxel_ml)
-        mask, evaluable, applied = _judge(mask, volume, rules, applied)
+        mask, evaluable, applied = _judge(mask, volume, rules, (*said, *applied))
     with clock.stage("measure"):
         labels = lesion_labels(mask)
         measurements = measure(mask, volume, labels)
@@ -109,10 +114,12 @@ def _infer(
     classes: int,
     profile: Profile,
     backend: Backend,
+    batch: int,
     *,
     report: Callable[[float], None],
-) -> ImageArray:
-    """Blended logits; once more with single windows when a batch was too much for the memory."""
+) -> tuple[ImageArray, tuple[str, ...]]:
+    """Blended logits, and what to tell: once more with single windows when a batch was too much
+    for the memory. Only once, and not where windows were single before."""
 
     def run(batch: int) -> ImageArray:
         return slide(
@@ -128,9 +135,11 @@ def _infer(
         )
 
     try:
-        return run(BATCH)
+        return run(batch), ()
     except OutOfMemoryError:
-        return run(1)
+        if batch == 1:
+            raise
+    return run(1), (SINGLE,)
 
 
 def _judge(
@@ -156,8 +165,8 @@ class _Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float], None]]:
-        start = time.perf_counter()
         self._report(name, 0.0)
+        start = time.perf_counter()  # what the callback waits for is not the stage's
         yield lambda fraction: self._report(name, fraction)
         self.seconds[name] = time.perf_counter() - start
         self._report(name, 1.0)

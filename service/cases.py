@@ -10,7 +10,7 @@ from model.errors import InputError
 from model.nifti import Limits as NiftiLimits
 from model.nifti import read_nifti
 from model.spec import sha256_of
-from model.types import Modality
+from model.types import Affine, Modality, ShapeZYX
 from model.volume import Volume
 
 from .dicom.hashing import content_key
@@ -23,7 +23,17 @@ from .uploads import Opened
 SUFFIXES: Mapping[InputKind, str] = {"dicom": ".dcm", "nifti": ".nii"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What a case's volume will be, known before its voxels are: ``shape`` ``(z, y, x)``,
+    ``affine`` ``(x, y, z, 1)`` to LPS mm, ``itemsize`` in bytes per voxel."""
+
+    shape: ShapeZYX
+    affine: Affine
+    itemsize: int
+
+
+@dataclass(frozen=True, eq=False)
 class Case:
     """``files``: of the chosen series only. ``content``: hex SHA-256 over SOP instance UIDs and
     pixels (DICOM) or the file (NIfTI). ``receipt``: one JSON-able line per series looked at."""
@@ -32,6 +42,7 @@ class Case:
     modality: Modality
     files: tuple[Path, ...]
     content: str
+    grid: Grid
     receipt: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -74,8 +85,10 @@ def settings_key(case: Case, model_sha256: str, profile: str) -> str:
 
 
 def _examine_nifti(opened: Opened, modality: Modality, settings: Settings) -> Case:
-    _read_nifti(opened.files[0], modality, settings)  # every voxel: NaN and truncation show here
-    return Case("nifti", modality, opened.files, sha256_of(opened.files[0]), notes=opened.notes)
+    volume = _read_nifti(opened.files[0], modality, settings)  # NaN and truncation show here
+    grid = Grid(volume.shape, volume.affine, volume.array.itemsize)
+    content = sha256_of(opened.files[0])
+    return Case("nifti", modality, opened.files, content, grid, notes=opened.notes)
 
 
 def _read_nifti(file: Path, modality: Modality, settings: Settings) -> Volume:
@@ -93,9 +106,18 @@ def _examine_dicom(opened: Opened, modality: Modality, series: str, settings: Se
         modality=modality,
         files=files,
         content=content_key(chosen),
+        grid=_grid(chosen),
         receipt=tuple(line.as_json() for line in receipt),
         notes=opened.notes,
     )
+
+
+def _grid(series: Series) -> Grid:
+    """As ``dicom.pixels.load`` will make it: int16 in nearly every series, float32 at the most."""
+    native = series.usable_grid()
+    whole = all(pair[0].is_integer() for pair in {plane.rescale for plane in series.instances})
+    shape = (native.regular_slices, native.rows, native.columns)
+    return Grid(shape, native.affine, 2 if whole else 4)
 
 
 def _series_of(found: SeriesSet, content: str) -> Series:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from model.nifti import write_nifti
-from model.pipeline import Result, segment
+from model.pipeline import BATCH, Result, segment
 from model.render import preview
 from model.spec import ModelFolder
 
@@ -29,11 +29,13 @@ Report: TypeAlias = Callable[[Stage, float], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """``uid_key``: what the UIDs of the written DICOM objects are derived from."""
+    """``uid_key``: what the UIDs of the written DICOM objects are derived from. ``batch``: windows
+    per call of the engine."""
 
     model: ModelFolder
     profile: str
     uid_key: str
+    batch: int = BATCH
 
 
 def produce(
@@ -50,6 +52,7 @@ def produce(
         recipe.model.spec,
         backend,
         profile=recipe.profile,
+        batch=recipe.batch,
         progress=lambda stage, fraction: report(Stage(stage), fraction),
     )
     seg = None if case.series is None else _write_dicom(case.series, result, recipe, out, clock)

@@ -1,11 +1,12 @@
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
 from model.errors import CancelledError, ConfigError, OutOfMemoryError
 from model.metrics import dice
-from model.pipeline import STAGES, segment
+from model.pipeline import SINGLE, STAGES, segment
 from model.spec import ModelSpec, PostprocessRules
 from model.volume import Volume
 
@@ -80,6 +81,32 @@ def test_a_small_memory_gets_single_windows(phantom, spec: ModelSpec, backend) -
     result = segment(phantom.volume, spec, small)
     assert result.outcome == "lesion_found"
     assert set(small.batches[small.batches.index(4) + 1 :]) == {1}
+    assert result.applied[0] == SINGLE
+
+
+def test_single_windows_are_tried_once(phantom, spec: ModelSpec, backend) -> None:
+    calls: list[int] = []
+
+    class Full:
+        name, engine, precision = "full", "full", "f32"
+
+        def logits(self, batch: np.ndarray) -> np.ndarray:
+            calls.append(len(batch))
+            raise OutOfMemoryError("nothing left")
+
+    for batch, expected in ((4, [4, 1]), (1, [1])):
+        calls.clear()
+        with pytest.raises(OutOfMemoryError):
+            segment(phantom.volume, spec, Full(), batch=batch)
+        assert calls == expected
+
+
+def test_waiting_in_the_callback_is_no_part_of_a_stage(phantom, spec: ModelSpec, backend) -> None:
+    def wait(stage: str, fraction: float) -> None:
+        if (stage, fraction) == ("measure", 0.0):
+            time.sleep(1.0)
+
+    assert segment(phantom.volume, spec, backend, progress=wait).seconds["measure"] < 1.0
 
 
 def test_no_memory_at_all_is_told(phantom, spec: ModelSpec, backend) -> None:
