@@ -1,5 +1,6 @@
 """What a mask says in numbers: liver volume, tumour burden, and every lesion."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
@@ -56,6 +57,21 @@ class Measurements:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, tuples and numbers, ready for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Measurements":
+        """What ``to_dict`` gave, also by way of JSON."""
+        lesions = tuple(_lesion_from(lesion) for lesion in values["lesions"])
+        return cls(**{**values, "lesions": lesions})
+
+
+def _lesion_from(values: Mapping[str, Any]) -> Lesion:
+    one, other = values["long_axis_ends_mm"]
+    places = {
+        "long_axis_ends_mm": (tuple(one), tuple(other)),
+        "centroid_mm": tuple(values["centroid_mm"]),
+    }
+    return Lesion(**{**values, **places})
 
 
 def measure(mask: MaskArray, volume: Volume, labels: LesionLabels | None = None) -> Measurements:

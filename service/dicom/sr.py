@@ -52,8 +52,8 @@ def build_sr(
     author = _Author(seg, sources.headers[0].SeriesInstanceUID, algorithm, uid_key)
     with quiet():
         report = hd.MeasurementReport(
-            observation_context=_context(algorithm),
-            procedure_reported=_procedure(series.modality),
+            observation_context=author_context(algorithm),
+            procedure_reported=procedure(series.modality),
             imaging_measurements=author.groups(measurements, labels),
             title=codes.IMAGING_REPORT,
         )
@@ -81,7 +81,8 @@ def lesion_tracking_uid(uid_key: str, number: int) -> str:
     return derived_uid(uid_key, f"lesion {number}")
 
 
-def _context(algorithm: Algorithm) -> hd.ObservationContext:
+def author_context(algorithm: Algorithm) -> hd.ObservationContext:
+    """Who observed: this software, as a device."""
     device = hd.DeviceObserverIdentifyingAttributes(
         uid=derived_uid(f"{algorithm.name} {algorithm.version}", "device"),
         name=algorithm.name,
@@ -95,7 +96,8 @@ def _context(algorithm: Algorithm) -> hd.ObservationContext:
     )
 
 
-def _procedure(modality: Modality) -> hd.CodedConcept:
+def procedure(modality: Modality) -> hd.CodedConcept:
+    """How the source was made."""
     return codes.CT_PROCEDURE if modality == "ct" else codes.MR_PROCEDURE
 
 
@@ -129,7 +131,7 @@ class _Author:
             ),
             finding_type=codes.LIVER,
             method=codes.ARTIFICIAL_INTELLIGENCE,
-            algorithm_id=_named(self.algorithm),
+            algorithm_id=named_algorithm(self.algorithm),
             measurements=[_volume(volume_ml, failed)],
         )
 
@@ -146,12 +148,12 @@ class _Author:
             finding_category=codes.concept(label.category),
             finding_sites=[hd.FindingSite(codes.concept(label.region))] if label.region else None,
             method=codes.ARTIFICIAL_INTELLIGENCE,
-            algorithm_id=_named(self.algorithm),
+            algorithm_id=named_algorithm(self.algorithm),
             measurements=[_volume(volume_ml)],
         )
 
     def lesion(self, lesion: Lesion, hounsfield: bool) -> Group:
-        measured = [_volume(lesion.volume_ml), _long_axis(lesion.long_axis_mm)]
+        measured = [_volume(lesion.volume_ml), long_axis(lesion.long_axis_mm)]
         if hounsfield:
             measured.append(_attenuation(lesion.intensity_mean))
         return hd.MeasurementsAndQualitativeEvaluations(
@@ -161,7 +163,7 @@ class _Author:
             finding_type=codes.LESION,
             finding_sites=[hd.FindingSite(codes.LIVER)],
             method=codes.ARTIFICIAL_INTELLIGENCE,
-            algorithm_id=_named(self.algorithm),
+            algorithm_id=named_algorithm(self.algorithm),
             measurements=measured,
         )
 
@@ -170,7 +172,8 @@ def _tracking(uid: str, identifier: str) -> hd.TrackingIdentifier:
     return hd.TrackingIdentifier(uid=uid, identifier=identifier)
 
 
-def _named(algorithm: Algorithm) -> hd.AlgorithmIdentification:
+def named_algorithm(algorithm: Algorithm) -> hd.AlgorithmIdentification:
+    """The algorithm as a measurement group names it."""
     return hd.AlgorithmIdentification(name=algorithm.name, version=algorithm.version)
 
 
@@ -183,9 +186,15 @@ def _volume(volume_ml: float, qualifier: hd.CodedConcept | None = None) -> hd.Me
     )
 
 
-def _long_axis(length_mm: float) -> hd.Measurement:
+def long_axis(
+    length_mm: float, drawn: Sequence[hd.CoordinatesForMeasurement] | None = None
+) -> hd.Measurement:
+    """A lesion's length, and where it is drawn."""
     return hd.Measurement(
-        name=codes.LONG_AXIS, value=round(length_mm, DECIMALS), unit=codes.MILLIMETRE
+        name=codes.LONG_AXIS,
+        value=round(length_mm, DECIMALS),
+        unit=codes.MILLIMETRE,
+        referenced_coordinates=drawn,
     )
 
 

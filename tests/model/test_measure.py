@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from model.measure import lesion_labels, measure
+from model.measure import Measurements, lesion_labels, measure
 from model.volume import Volume
 
 
@@ -68,6 +68,7 @@ def test_the_record_is_json() -> None:
     mask[1:3, 1:3, 1:3] = 2
     found = measure(mask, volume_of(mask.astype(np.int16)))
     assert json.loads(json.dumps(found.to_dict()))["lesions"][0]["voxels"] == 8
+    assert Measurements.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_many_lesions_are_numbered_by_size() -> None:
