@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from model.types import MaskArray, NativeArray
+from model.types import MaskArray, Modality, NativeArray
 from model.volume import Volume
 
 from .errors import DicomInputError
@@ -50,16 +50,28 @@ def load(series: Series) -> LoadedSeries:
     Raises ``DicomInputError`` (``undecodable_pixel_data``) when a codec refuses the pixels.
     """
     grid = series.usable_grid()
+    values, notes = native_values(series)
+    volume = Volume(_equidistant(values, grid), grid.affine, series.modality)
+    return LoadedSeries(series, volume, grid, notes)
+
+
+def native_values(
+    series: Series, chosen: slice = slice(None)
+) -> tuple[NativeArray, tuple[str, ...]]:
+    """The slices as they are, ``(n, rows, columns)`` in the order of ``series.instances``, HU for
+    CT; and what was done to the values.
+
+    Raises ``DicomInputError`` (``undecodable_pixel_data``) when a codec refuses the pixels.
+    """
+    planes = series.instances[chosen]
     try:
         with quiet():
-            stored = _read(series.instances)
+            stored = _read(planes)
     except UndecodableError as error:
         raise DicomInputError(
             "the pixel data cannot be decoded", code="undecodable_pixel_data"
         ) from error
-    values, notes = _values(stored, series)
-    volume = Volume(_equidistant(values, grid), grid.affine, series.modality)
-    return LoadedSeries(series, volume, grid, notes)
+    return _values(stored, planes, series.modality)
 
 
 def _read(planes: Sequence[Plane]) -> Stored:
@@ -99,11 +111,13 @@ def _read_run(run: list[tuple[int, Plane]], out: Stored) -> None:
             out[place[frame]] = values
 
 
-def _values(stored: Stored, series: Series) -> tuple[NativeArray, tuple[str, ...]]:
+def _values(
+    stored: Stored, planes: Sequence[Plane], modality: Modality
+) -> tuple[NativeArray, tuple[str, ...]]:
     """Stored values to HU or signal, and what to tell about it."""
-    padded, notes = _padding(stored, series)
-    values = _rescale(stored, [plane.rescale for plane in series.instances])
-    if series.modality == "ct":
+    padded, notes = _padding(stored, planes[0], modality)
+    values = _rescale(stored, [plane.rescale for plane in planes])
+    if modality == "ct":
         values = _hounsfield(values)
         if padded is not None:
             values[padded] = AIR_HU
@@ -160,10 +174,11 @@ def _extremes(stored: Stored, rescale: Sequence[tuple[float, float]]) -> tuple[f
     return min(ends), max(ends)
 
 
-def _padding(stored: Stored, series: Series) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+def _padding(
+    stored: Stored, plane: Plane, modality: Modality
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
     """Where a CT's slices hold padding instead of an image."""
-    plane = series.instances[0]
-    if series.modality != "ct" or plane.file.padding is None:
+    if modality != "ct" or plane.file.padding is None:
         return None, ()
     low, high = (_as_stored(value, plane) for value in plane.file.padding)
     slope, shift = plane.rescale
