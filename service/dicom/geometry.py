@@ -15,6 +15,7 @@ POSITION_TOLERANCE_MM = 0.01  # jitter of a position; planes nearer than this ar
 GAP_TOLERANCE_MM = 2 * POSITION_TOLERANCE_MM
 DRIFT_TOLERANCE_MM = 0.05  # of a slice from its place on the equidistant grid
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine; also of the slice direction (no tilt)
+MAX_TILT_DEGREES = 45.0  # a gantry tilts by 30 at most; beyond this slices are no stack
 SPACING_TOLERANCE = 1e-3  # relative, of PixelSpacing within a series
 IN_PLANE_TOLERANCE_MM = 0.1  # a slice off the line through the stack
 HOLE = 1.5  # a gap this many times the usual one is a hole
@@ -40,7 +41,8 @@ class NativeGrid:
     ``positions``: ``(n, 3)`` LPS mm, centre of each slice's first voxel, ascending along
     ``normal``. ``axes``: ``(3, 3)``, columns are the directions of x (along a row), y (down a
     column) and the normal. ``pixel_spacing``: (between rows, between columns) in mm. ``step``: mm
-    between slices (the usual one where they vary). ``uniform``: slices are equidistant.
+    between slices along the normal (the usual one where they vary). ``uniform``: slices are
+    equidistant. Of a tilted gantry the stack leans: ``slope`` is not along the normal.
     """
 
     positions: Vectors
@@ -66,15 +68,28 @@ class NativeGrid:
         return self.step, *self.pixel_spacing
 
     @property
-    def slice_vector(self) -> Vectors:
-        """From one slice to the next on the regular grid, mm."""
-        vector: Vectors = (self.positions[-1] - self.positions[0]) / self.distances[-1] * self.step
-        return vector
+    def slope(self) -> Vectors:
+        """Along the stack, mm per mm along the normal."""
+        line: Vectors = (self.positions[-1] - self.positions[0]) / self.distances[-1]
+        return line
+
+    @property
+    def tilt_degrees(self) -> float:
+        """Between the line through the stack and the slices' normal; 0 within the tolerance."""
+        return _tilt(self.slope, self.axes)
+
+    @property
+    def pitch(self) -> float:
+        """mm along the normal between slices of the equidistant grid: ``step``, or half of it where
+        slices lie beside that grid, so that interpolating twice blurs little."""
+        places = self.distances / self.step
+        on_grid = np.abs(places - np.rint(places)).max() * self.step <= DRIFT_TOLERANCE_MM
+        return self.step if self.uniform or on_grid else self.step / 2
 
     @property
     def regular_slices(self) -> int:
         """Slices of the equidistant grid that spans the stack."""
-        return round(float(self.distances[-1]) / self.step) + 1
+        return round(float(self.distances[-1]) / self.pitch) + 1
 
     @property
     def affine(self) -> Affine:
@@ -82,7 +97,7 @@ class NativeGrid:
         affine = np.eye(4)
         affine[:3, 0] = self.axes[:, 0] * self.pixel_spacing[1]
         affine[:3, 1] = self.axes[:, 1] * self.pixel_spacing[0]
-        affine[:3, 2] = self.slice_vector
+        affine[:3, 2] = self.slope * self.pitch
         affine[:3, 3] = self.positions[0]
         return affine
 
@@ -146,7 +161,8 @@ def build_grid(planes: Sequence[Plane]) -> tuple[NativeGrid, tuple[str, ...]]:
     """The grid of planes that are sorted and hold one plane per position, and notes.
 
     Raises ``GateError``: ``too_few_slices``, ``no_geometry``, ``invalid_geometry``,
-    ``inconsistent_pixel_grid``, ``gantry_tilt``, ``irregular_positions``, ``missing_slices``.
+    ``inconsistent_pixel_grid``, ``gantry_tilt`` (beyond 45 degrees), ``irregular_positions``,
+    ``missing_slices``.
     """
     if len(planes) < MIN_SLICES:
         raise GateError("too_few_slices", f"{len(planes)} slices; a volume needs {MIN_SLICES}")
@@ -164,7 +180,8 @@ def build_grid(planes: Sequence[Plane]) -> tuple[NativeGrid, tuple[str, ...]]:
         step=step,
         uniform=uniform,
     )
-    return grid, notes
+    tilt = grid.tilt_degrees
+    return grid, ((f"tilted by {tilt:.1f} degrees", *notes) if tilt else notes)
 
 
 def _pixel_spacing(planes: Sequence[Plane]) -> tuple[float, float]:
@@ -182,7 +199,7 @@ def _pixel_spacing(planes: Sequence[Plane]) -> tuple[float, float]:
 
 
 def _check_line(positions: Vectors, axes: Vectors) -> None:
-    """The slices' first voxels must lie on one line along the normal."""
+    """The slices' first voxels must lie on one line, not too far from the normal."""
     offsets = positions - positions[0]
     total = offsets[-1]
     height = float(total @ axes[:, 2])
@@ -192,10 +209,19 @@ def _check_line(positions: Vectors, axes: Vectors) -> None:
     line = np.outer(offsets @ axes[:, 2], slope)
     if np.abs(offsets - line).max() > IN_PLANE_TOLERANCE_MM:
         raise GateError("irregular_positions", "the slices do not lie on one straight line")
-    tilt = float(np.linalg.norm(slope - axes[:, 2]))
-    if tilt > ORIENTATION_TOLERANCE:
-        degrees = float(np.degrees(np.arctan(tilt)))
-        raise GateError("gantry_tilt", f"the slices are sheared by {degrees:.1f} degrees (tilt)")
+    tilt = _tilt(slope, axes)
+    if tilt > MAX_TILT_DEGREES:
+        raise GateError(
+            "gantry_tilt",
+            f"the slices are sheared by {tilt:.0f} degrees; at most {MAX_TILT_DEGREES:.0f} can be "
+            "a stack",
+        )
+
+
+def _tilt(slope: Vectors, axes: Vectors) -> float:
+    """Degrees between ``slope`` (per mm along the normal) and the normal; 0 within tolerance."""
+    lean = float(np.linalg.norm(slope - axes[:, 2]))
+    return float(np.degrees(np.arctan(lean))) if lean > ORIENTATION_TOLERANCE else 0.0
 
 
 def _spacing(gaps: Vectors) -> tuple[float, bool, tuple[str, ...]]:

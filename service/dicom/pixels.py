@@ -14,6 +14,7 @@ from model.volume import Volume
 
 from .errors import DicomInputError
 from .geometry import NativeGrid
+from .outlines import outline_at
 from .planes import Plane
 from .quiet import quiet
 from .rawpixels import FileReader, Stored, UndecodableError, is_native
@@ -36,12 +37,12 @@ class LoadedSeries:
 
     def mask_to_native(self, mask: MaskArray) -> MaskArray:
         """A mask ``(z, y, x)`` of the volume's grid on the native slices, ``(n, rows, columns)``
-        in the order of ``series.instances``. Exact where the slices are equidistant, else the
-        nearest slice."""
+        in the order of ``series.instances``. Exact where the slices are equidistant or lie on the
+        grid (one is missing); a slice between two of the grid gets the outline between theirs."""
         if self.native.uniform:
             return mask
-        nearest = np.rint(self.native.distances / self.native.step).astype(np.intp)
-        return mask[np.minimum(nearest, len(mask) - 1)]
+        places = np.minimum(self.native.distances / self.native.pitch, len(mask) - 1)
+        return np.stack([outline_at(mask, float(place)) for place in places])
 
 
 def load(series: Series) -> LoadedSeries:
@@ -197,10 +198,10 @@ def _as_stored(value: int, plane: Plane) -> int:
 
 
 def _equidistant(values: NativeArray, grid: NativeGrid) -> NativeArray:
-    """Linear interpolation along the normal, onto ``grid.affine``; a no-op where it is uniform."""
+    """Linear interpolation along the stack, onto ``grid.affine``; a no-op where it is uniform."""
     if grid.uniform:
         return values
-    wanted = np.arange(grid.regular_slices) * grid.step
+    wanted = np.arange(grid.regular_slices) * grid.pitch
     place = np.interp(wanted, grid.distances, np.arange(grid.slices))
     out = np.empty((len(wanted), *values.shape[1:]), values.dtype)
     for index, at in enumerate(place):

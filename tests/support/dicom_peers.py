@@ -68,6 +68,15 @@ def _put(file: Path, mask: NDArray[np.uint8], grid: NativeGrid, value: int | Non
     mask[index[2], index[1], index[0]] = values[z, y, x] if value is None else value
 
 
+def dcmqi_slices(seg: Path, folder: Path) -> NDArray[np.uint8]:
+    """What dcmqi makes of a SEG, slice by slice as it stacks them."""
+    _dcmqi(seg, folder)
+    liver, tumour = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{value}.nii.gz"))) for value in (1, 2)
+    )
+    return np.where(tumour > 0, 2, np.where(liver > 0, 1, 0)).astype(np.uint8)
+
+
 def _indices(image: sitk.Image, voxels: NDArray[np.intp], grid: NativeGrid) -> NDArray[np.intp]:
     matrix = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     world = matrix @ voxels + np.array(image.GetOrigin())[:, None]

@@ -34,12 +34,14 @@ ORIENTATIONS = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a phantom's voxels are. ``spacing``: (z, y, x) mm; ``centre``: LPS mm."""
+    """Where a phantom's voxels are. ``spacing``: (z, y, x) mm, z along the normal; ``centre``: LPS
+    mm; ``tilt``: degrees by which the stack leans along the columns."""
 
     shape: tuple[int, int, int] = (8, 40, 48)
     spacing: tuple[float, float, float] = (5.0, 1.5, 1.0)
     orientation: tuple[float, ...] = AXIAL
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tilt: float = 0.0
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -47,14 +49,17 @@ class Grid:
         row, column = np.array(self.orientation[:3]), np.array(self.orientation[3:])
         z, y, x = self.spacing
         affine = np.eye(4)
-        affine[:3, :3] = np.stack([row * x, column * y, np.cross(row, column) * z], axis=1)
+        step = np.cross(row, column) + np.tan(np.radians(self.tilt)) * column
+        affine[:3, :3] = np.stack([row * x, column * y, step * z], axis=1)
         middle = (np.array(self.shape[::-1]) - 1) / 2
         affine[:3, 3] = np.array(self.centre) - affine[:3, :3] @ middle
         return affine
 
-    def world(self) -> NDArray[np.float64]:
-        """LPS mm of every voxel, ``(z, y, x, 3)``."""
-        z, y, x = np.indices(self.shape)
+    def world(self, positions: Sequence[float] | None = None) -> NDArray[np.float64]:
+        """LPS mm of every voxel, ``(z, y, x, 3)``; ``positions`` as ``Recipe`` has them."""
+        z, y, x = np.indices(self.shape).astype(np.float64)
+        if positions is not None:
+            z = np.broadcast_to(np.reshape(positions, (-1, 1, 1)) / self.spacing[0], z.shape)
         points = np.stack([x, y, z, np.ones_like(x)], axis=-1) @ self.affine.T
         return points[..., :3]
 

@@ -9,6 +9,7 @@ from dicom_phantoms import Grid, Recipe, body, labels, write_enhanced, write_ser
 from pydicom.dataset import Dataset
 
 from service.dicom.errors import DicomInputError
+from service.dicom.outlines import outline_at
 from service.dicom.pixels import load
 from service.dicom.series import Series, choose, scan
 
@@ -39,12 +40,23 @@ def test_regular_series(tmp_path: Path) -> None:
     assert loaded.mask_to_native(mask) is mask
 
 
-def test_gantry_tilt_is_rejected(tmp_path: Path) -> None:
-    def tilt(dataset: Dataset, index: int) -> None:
-        x, y, z = dataset.ImagePositionPatient
-        dataset.ImagePositionPatient = [x, float(y) + 0.8 * index, z]
+def test_gantry_tilt_is_accepted_and_told(tmp_path: Path) -> None:
+    grid = replace(GRID, tilt=-17.0)
+    series = only(write_series(tmp_path, VALUES, grid, Recipe(descending=True)))
+    assert series.notes == ("tilted by 17.0 degrees",)
+    loaded = load(series)
+    assert np.array_equal(loaded.volume.array, VALUES)
+    assert np.allclose(loaded.volume.affine, grid.affine)
+    assert loaded.volume.spacing_mm == pytest.approx(GRID.spacing)
+    assert series.usable_grid().step == pytest.approx(5.0)
+    mask = labels(VALUES)
+    assert loaded.mask_to_native(mask) is mask
 
-    assert code_of(write_series(tmp_path, VALUES, GRID, Recipe(edit=tilt))) == "gantry_tilt"
+
+def test_slices_sheared_too_far_are_no_stack(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, VALUES, replace(GRID, tilt=47.0))
+    assert code_of(paths) == "gantry_tilt"
+    assert "sheared by 47 degrees" in str(scan(paths, "ct").receipt[0].reason)
 
 
 def test_one_missing_slice_is_accepted_and_told(tmp_path: Path) -> None:
@@ -175,10 +187,26 @@ def test_non_uniform_spacing_is_resampled_by_position(tmp_path: Path) -> None:
     series = only(write_series(tmp_path, VALUES, GRID, Recipe(positions=positions)))
     assert any("spacing varies" in note for note in series.notes)
     loaded = load(series)
-    assert loaded.volume.spacing_mm[0] == pytest.approx(5.0)
-    assert np.array_equal(loaded.volume.array[:4], VALUES[:4])
+    assert series.line.spacing_mm == (5.0, 1.5, 1.0)
+    assert loaded.volume.spacing_mm[0] == pytest.approx(2.5)
+    assert np.array_equal(loaded.volume.array[:8:2], VALUES[:4])
     assert len(loaded.mask_to_native(labels(loaded.volume.array))) == 8
     assert np.allclose(loaded.native.distances, positions)
+
+
+def test_the_mask_of_a_slice_beside_the_grid_lies_between_its_neighbours() -> None:
+    mask = np.zeros((3, 40, 40), np.uint8)
+    mask[0, 10:30, 4:20] = 1
+    mask[1, 10:30, 12:28] = 1
+    mask[1, 18:22, 18:22] = 2
+    between = outline_at(mask, 0.5)
+    columns = np.flatnonzero((between > 0).any(axis=0))
+    assert (columns[0], columns[-1]) == (8, 23)
+    assert not (between == 2).any()
+    assert (outline_at(mask, 0.6) == 2).sum() == 16
+    assert np.array_equal(outline_at(mask, 1.01), mask[1])
+    assert not outline_at(mask, 1.7).any()
+    assert not outline_at(np.zeros_like(mask), 0.5).any()
 
 
 def test_a_protocol_with_two_spacings_is_no_hole(tmp_path: Path) -> None:

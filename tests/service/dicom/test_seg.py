@@ -250,7 +250,7 @@ def test_every_usable_real_series_gets_a_valid_seg(
         path = tmp_path / f"{number}.dcm"
         written(case, mask, path)
         assert not dciodvfy_errors(path)
-        if case.native.uniform:
+        if case.native.uniform and not case.native.tilt_degrees:  # dcmqi has no shear
             theirs = dcmqi_mask(path, tmp_path / str(number), case.native)
             assert np.array_equal(theirs, mask)
 

@@ -240,7 +240,7 @@ RECEIPTS = {
         "s1 4 None, s2 4 None, s3 4 None, s4 4 None, s5 4 colour_image, x1 18 not_dicom"
     ),
     ("edge_dicom2nifti_failing", "ct"): (
-        "s1 4 None, s2 4 gantry_tilt, s3 4 too_few_slices, s4 4 gantry_tilt, "
+        "s1 4 None, s2 4 None, s3 4 too_few_slices, s4 4 None, "
         "s5 2 wrong_modality, s6 2 wrong_modality, s7 2 wrong_modality, x1 4 not_dicom"
     ),
     ("edge_dicom2nifti_failing", "mr"): (
@@ -285,5 +285,7 @@ def test_real_notes(real: Real) -> None:
         )
     }
     assert "one slice is missing" in notes["edge_dicom2nifti_failing"]
+    assert "tilted by 15.5 degrees one slice is missing" in notes["edge_dicom2nifti_failing"]
+    assert "tilted by 14.0 degrees" in notes["edge_dicom2nifti_failing"]
     assert "16 images sent twice" in notes["edge_dicom2nifti_compressed"]
     assert "no valid study UID" in notes["ct_totalsegmentator_20slices_j2k"]
