@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,10 +104,45 @@ class _ClosingSocket(AssociationSocket):
             self.socket.close()
 
 
+class _Checkpoint(threading.Event):
+    """Where the association's reactor waits while we ask something.
+
+    The library's own tells that the reactor waits also in the moment when it has just been let go;
+    then it takes our answer for a request and drops it (pynetdicom 3.0.4, one message in 600 on a
+    busy machine). Here both change under one lock.
+    """
+
+    def __init__(self, owner: Association) -> None:
+        super().__init__()
+        self._owner = owner
+        self._changed = threading.Condition()
+        self._open = True
+
+    def is_set(self) -> bool:
+        return self._open
+
+    def set(self) -> None:
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        with self._changed:
+            self._open = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._changed:
+            passed = self._changed.wait_for(lambda: self._open, timeout)
+            if passed:
+                self._owner._is_paused = False
+            return passed
+
+
 class _Entity(AE):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: Any
     ) -> AssociationSocket:
+        assoc._reactor_checkpoint = _Checkpoint(assoc)
         made = _ClosingSocket(assoc, address=address)
         made.tls_args = tls_args
         return made

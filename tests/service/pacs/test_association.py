@@ -136,6 +136,20 @@ def test_missing_tls_files_are_told(tmp_path: Path) -> None:
         pass
 
 
+def test_the_reactor_is_paused_before_anything_is_asked(orthanc: OrthancServer) -> None:
+    """Whoever clears the checkpoint sees "paused" only when the reactor waits there."""
+    with association(node(orthanc.dicom_port), ECHO, "AQCF") as made:
+        for _ in range(200):
+            made._reactor_checkpoint.clear()
+            deadline = time.monotonic() + 5
+            while not made._is_paused and time.monotonic() < deadline:
+                pass
+            made.dimse.msg_queue.put((1, "untouched"))
+            time.sleep(0.0005)
+            assert made.dimse.msg_queue.get_nowait() == (1, "untouched")
+            made._reactor_checkpoint.set()
+
+
 def test_threads_end(orthanc: OrthancServer) -> None:
     before = threading.active_count()
     for _ in range(3):

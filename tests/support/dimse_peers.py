@@ -1,0 +1,115 @@
+"""Peers that answer as they are told: pynetdicom's server, and dcmtk's storescp."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pynetdicom import AE, evt
+from servers import free_port, wait_until
+
+STORESCP = Path("/usr/bin/storescp")
+PLAIN = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+ALL_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.66.4",
+    "1.2.840.10008.5.1.4.1.1.66.7",
+    "1.2.840.10008.5.1.4.1.1.88.33",
+    "1.2.840.10008.5.1.4.1.1.88.34",
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.7.4",
+    "1.2.840.10008.5.1.4.1.1.481.3",
+)
+
+
+@dataclass
+class StoreScp:
+    """``got``: (SOP class, SOP instance, transfer syntax) of each C-STORE, in order."""
+
+    port: int
+    got: list[tuple[str, str, str]] = field(default_factory=list)
+    associations: int = 0
+
+
+@contextmanager
+def store_scp(
+    classes: Iterable[str] = ALL_CLASSES,
+    syntaxes: Iterable[str] = PLAIN,
+    statuses: Mapping[str, int] | None = None,
+    *,
+    abort_after: int | None = None,
+) -> Iterator[StoreScp]:
+    """Takes ``classes`` in ``syntaxes``; answers with a status by SOP class, else success; aborts
+    instead of the answer ``abort_after``."""
+    peer = StoreScp(0)
+
+    def store(event: evt.Event) -> int:
+        context = event.context
+        peer.got.append(
+            (event.request.AffectedSOPClassUID, event.request.AffectedSOPInstanceUID,
+             context.transfer_syntax)
+        )  # fmt: skip
+        if abort_after is not None and len(peer.got) > abort_after:
+            event.assoc.abort()
+        return (statuses or {}).get(event.request.AffectedSOPClassUID, 0)
+
+    def count(_: evt.Event) -> None:
+        peer.associations += 1
+
+    entity = AE("PEER")
+    for sop_class in classes:
+        entity.add_supported_context(sop_class, list(syntaxes))
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_ACCEPTED, count)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    peer.port = server.server_address[1]
+    try:
+        yield peer
+    finally:
+        server.shutdown()
+
+
+PROFILE = """
+[[TransferSyntaxes]]
+[Plain]
+TransferSyntax1 = LocalEndianExplicit
+TransferSyntax2 = LittleEndianImplicit
+[[PresentationContexts]]
+[Some]
+{contexts}
+[[Profiles]]
+[Default]
+PresentationContexts = Some
+"""
+
+
+@contextmanager
+def dcmtk_storescp(folder: Path, classes: Iterable[str]) -> Iterator[int]:
+    """dcmtk's server that takes only these classes; its port. What it gets lies in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"PresentationContext{number} = {sop_class}\\Plain"
+        for number, sop_class in enumerate(["VerificationSOPClass", *classes], start=1)
+    ]
+    profile = folder.parent / f"{folder.name}.cfg"
+    profile.write_text(PROFILE.format(contexts="\n".join(lines)))
+    port = free_port()
+    process = subprocess.Popen(
+        [STORESCP, "-xf", profile, "Default", "-od", folder, str(port)],
+        env=os.environ | {"TCP_NODELAY": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: _echoes(port), "storescp is not ready")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _echoes(port: int) -> bool:
+    done = subprocess.run(
+        ["/usr/bin/echoscu", "127.0.0.1", str(port)], capture_output=True, check=False
+    )
+    return done.returncode == 0
