@@ -23,6 +23,7 @@ from .storage.database import Database
 from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
+from .storage.workers import WorkerStore
 
 if TYPE_CHECKING:
     from model.backends.base import Backend, Precision
@@ -44,6 +45,7 @@ class Container:
     settings: Settings
     database: Database
     jobs: JobStore
+    workers: WorkerStore
     deliveries: DeliveryStore
     arrivals: ArrivalStore
     keys: KeyStore

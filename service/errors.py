@@ -116,6 +116,12 @@ class StateLockedError(ServiceError):
     code = "state_locked"
 
 
+class RoleSettingsError(ServiceError):
+    """A role of a deployment lacks a setting that it cannot do without."""
+
+    code = "role_settings"
+
+
 class UnsafeAddressError(ServiceError):
     """A public address without API keys."""
 

@@ -35,6 +35,13 @@ class ModelRegistry:
     def broken(self) -> tuple[BrokenModel, ...]:
         return self._load()[1]
 
+    def default(self) -> ModelFolder:
+        """The model that is used when none is asked for; raises ``ModelUnavailableError``."""
+        for folder in self.all():
+            if folder.spec.id == self.default_model:
+                return folder
+        raise self._missing(self.default_model)
+
     def find(self, model_id: str | None, modality: Modality) -> ModelFolder:
         """The model of this id (``None``: the default one) if it knows the modality.
 

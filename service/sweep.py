@@ -21,6 +21,7 @@ def run_once(container: Container) -> None:
     recover(container, silent_s=settings.heartbeat_timeout_s)
     resend(container, older_than_s=settings.stale_queued_s)
     retain(container)
+    container.workers.forget()
     measure(container)
 
 

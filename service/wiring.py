@@ -16,22 +16,25 @@ from model.types import Modality
 from . import execute, sweep
 from .audit import AuditLog
 from .container import Container, OpenBackend
-from .errors import StateLockedError
-from .queue import InProcessQueue
+from .errors import LedgerUnavailableError, RoleSettingsError, StateLockedError
+from .queue import InProcessQueue, JobQueue
 from .registry import ModelRegistry
 from .settings import Settings
 from .site import load_site
 from .storage.arrivals import ArrivalStore
 from .storage.artifacts import ArtifactStore
-from .storage.database import open_database
+from .storage.database import UNREACHABLE, Database, open_database, patiently
 from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
+from .storage.workers import WorkerStore
 
 if TYPE_CHECKING:
     from model.backends.base import Backend, Engine, Precision
 
-__all__ = ["BackendCache", "Container", "build", "embedded", "state_lock"]
+__all__ = ["BackendCache", "Container", "build", "deployed", "embedded", "state_lock"]
+
+LEDGER_START_S = 60.0
 
 
 class BackendCache:
@@ -58,32 +61,76 @@ class BackendCache:
         return open_backend(folder, modality, self._engine, precision, self._threads)
 
 
-def build(settings: Settings, open_backend: OpenBackend | None = None) -> Container:
+def build(
+    settings: Settings, open_backend: OpenBackend | None = None, queue: JobQueue | None = None
+) -> Container:
     """Everything wired together; no thread runs yet. The ledger's tables are made or upgraded.
 
-    ``open_backend`` replaces the engines, in tests.
+    The queue is Redis where the settings name one, else in this process. ``open_backend`` replaces
+    the engines, in tests. Raises ``LedgerUnavailableError``.
     """
     site = load_site(settings.site_file)
-    database = open_database(settings.ledger_url)
-    database.upgrade()
+    database = _open_ledger(settings)
     keys = KeyStore(database)
     if settings.admin_key:
         keys.adopt(settings.admin_key)
+    workers = WorkerStore(database)
     return Container(
         settings=settings,
         database=database,
         jobs=JobStore(database),
+        workers=workers,
         deliveries=DeliveryStore(database),
         arrivals=ArrivalStore(database),
         keys=keys,
         audit=AuditLog(database),
         artifacts=ArtifactStore(settings.artifacts_dir, settings.staging_dir),
         models=ModelRegistry(settings.models_dir, settings.default_model),
-        queue=InProcessQueue(settings.workers, settings.queue_limit),
+        queue=queue or _queue(settings, workers),
         worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         open_backend=open_backend or BackendCache(settings.engine, settings.threads),
         site=site,
     )
+
+
+def _open_ledger(settings: Settings) -> Database:
+    """A database server may start at the same time as this process."""
+    database = open_database(settings.ledger_url)
+    try:
+        patiently(database.upgrade, LEDGER_START_S if settings.database_url else 0.0)
+    except UNREACHABLE as error:
+        raise LedgerUnavailableError(
+            "the ledger cannot be opened; check AQCF_DATABASE_URL or the state folder, and that "
+            "the database server runs"
+        ) from error
+    return database
+
+
+def _queue(settings: Settings, workers: WorkerStore) -> JobQueue:
+    if settings.redis_url is None:
+        return InProcessQueue(settings.workers, settings.queue_limit)
+    from .queue.celery import CeleryQueue  # noqa: PLC0415  (an embedded service needs no Celery)
+
+    return CeleryQueue(settings, workers)
+
+
+@contextmanager
+def deployed(settings: Settings) -> Iterator[Container]:
+    """One of several processes over one ledger, queue and store. Redis may be away at the start.
+
+    Raises ``RoleSettingsError`` when the settings name no queue, ``LedgerUnavailableError``,
+    ``StateLockedError`` when an embedded service holds the state folder.
+    """
+    if settings.redis_url is None:
+        raise RoleSettingsError(
+            "gateway, worker and listener meet at a Redis; set AQCF_REDIS_URL, or use `aqcf serve`"
+        )
+    with state_lock(settings.state_dir, shared=True):
+        container = build(settings)
+        try:
+            yield container
+        finally:
+            container.database.close()
 
 
 @contextmanager
@@ -94,9 +141,11 @@ def embedded(settings: Settings, open_backend: OpenBackend | None = None) -> Ite
     process left running is recovered before anything else.
     """
     with state_lock(settings.state_dir):
-        container = build(settings, open_backend)
+        queue = InProcessQueue(settings.workers, settings.queue_limit)
+        container = build(settings, open_backend, queue)
         container.artifacts.clear_staging()
-        sweep.recover(container, silent_s=0.0)
+        alone = settings.database_url is None  # a server's ledger may have other workers
+        sweep.recover(container, silent_s=0.0 if alone else settings.heartbeat_timeout_s)
         sweep.run_once(container)
         container.queue.start(lambda job_id: execute.run(container, job_id))
         sweep.resend(container, older_than_s=0.0)
@@ -109,12 +158,13 @@ def embedded(settings: Settings, open_backend: OpenBackend | None = None) -> Ite
 
 
 @contextmanager
-def state_lock(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder; the system lets go of it however the process ends."""
+def state_lock(state_dir: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the state folder, alone or with others that share it; the system lets go of it however
+    the process ends."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (state_dir / "lock").open("w") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise StateLockedError(
                 f"another process serves from {state_dir}; stop it or choose another --state"

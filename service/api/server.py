@@ -1,12 +1,15 @@
 """uvicorn around the application, set up so that it says nothing about what it carries."""
 
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from ..container import Container
+from ..errors import ServiceError
 from .app import create_app
 
 GRACE_S = 5
@@ -40,14 +43,33 @@ def serve(container: Container, listening: Callable[[str], None]) -> None:
     """Answer on ``settings.host`` and ``port`` (0: a free one) until the process is told to stop.
 
     ``listening`` is called with the URL once the address is bound. Raises ``UnsafeAddressError``
-    for a public address without API keys, ``OSError`` when the address is taken.
+    for a public address without API keys, ``ServiceError`` (``address_unavailable``).
     """
     host, port = container.settings.host, container.settings.port
     server = Server(create_app(container), host, port)
-    bound = bind(host, port)
-    with bound:
+    with _bound(host, port) as bound:
         listening(url_of(bound))
         server.run(sockets=[bound])
+
+
+def unwind_on_signals() -> None:
+    """SIGTERM and SIGINT end the process in order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that workers stop in order; uvicorn raises the signal again when it is done."""
+    raise SystemExit(0)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise ServiceError(
+            f"cannot listen on {host} port {port}: {error.strerror}", code="address_unavailable"
+        ) from error
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The processes: ``aqcf serve``, which is all of them in one."""
+"""The processes: ``aqcf serve``, which is all of them in one, and each on its own."""
 
 # ruff: noqa: PLC0415
 
@@ -25,3 +25,31 @@ def serve(
 
         settings = settings_of(host=host, port=port, state_dir=state)
         run_server(settings, lambda url: typer.echo(f"listening on {url}", err=True))
+
+
+@app.command()
+def gateway(
+    host: Annotated[str | None, typer.Option(help="Address (AQCF_HOST; 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (AQCF_PORT; 8080).")] = None,
+    state: StateOption = None,
+) -> None:
+    """Run the API and the page; `aqcf worker` does the jobs (AQCF_REDIS_URL, AQCF_DATABASE_URL)."""
+    with told_errors():
+        from ..gateway import serve as run_gateway
+
+        settings = settings_of(host=host, port=port, state_dir=state)
+        run_gateway(settings, lambda url: typer.echo(f"listening on {url}", err=True))
+
+
+@app.command()
+def worker(state: StateOption = None) -> None:
+    """Do the jobs that gateways and listeners accept (AQCF_REDIS_URL, AQCF_DATABASE_URL).
+
+    Told to stop, it puts what it was doing back into the queue. Killed, another worker takes over.
+    """
+    with told_errors():
+        from ..worker import serve as run_worker
+
+        settings = settings_of(state_dir=state)
+        code = run_worker(settings, lambda name: typer.echo(f"ready as {name}", err=True))
+        raise typer.Exit(code)
