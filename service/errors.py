@@ -104,6 +104,18 @@ class ModelUnavailableError(ServiceError):
     code = "model_unavailable"
 
 
+class StoreUnavailableError(ServiceError):
+    """The artifact store does not answer; nothing is lost, try again."""
+
+    code = "store_unavailable"
+
+
+class DamagedArtifactError(ServiceError):
+    """A stored file is not what was stored."""
+
+    code = "artifact_damaged"
+
+
 class LedgerUnavailableError(ServiceError):
     """The database does not answer; what was accepted is safe, try again."""
 

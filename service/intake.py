@@ -70,7 +70,7 @@ def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptio
 def _write_down(container: Container, case: Case, new: NewJob) -> tuple[Job, bool]:
     """Store, then commit; what was stored for a job that is not created goes again."""
     settings, store = container.settings, container.artifacts
-    with store.staged_input(case.files, SUFFIXES[case.kind]) as staged:
+    with store.staged_input(case.files, SUFFIXES[case.kind], new.input_key) as staged:
         return container.jobs.create(
             new,
             queue_limit=settings.queue_limit,

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
 
     min_free_bytes: int = 2 * GIB  # below this, new uploads are refused
     purge_free_bytes: int = 4 * GIB  # below this, the oldest finished jobs are purged
+    cache_bytes: int = Field(default=20 * GIB, ge=0)  # of local copies, where artifacts are in S3
     retention_days: float = Field(default=30.0, gt=0)
 
     heartbeat_s: float = Field(default=5.0, gt=0)

@@ -21,6 +21,7 @@ def run_once(container: Container) -> None:
     recover(container, silent_s=settings.heartbeat_timeout_s)
     resend(container, older_than_s=settings.stale_queued_s)
     retain(container)
+    container.artifacts.tidy()
     container.workers.forget()
     measure(container)
 
@@ -55,7 +56,7 @@ def retain(container: Container) -> None:
     for job_id in container.jobs.finished_ids(older_than_s=settings.retention_days * DAY_S):
         purge(container, job_id)
     for job_id in container.jobs.finished_ids(limit=PURGE_BATCH):
-        if container.artifacts.free_bytes() >= settings.purge_free_bytes:
+        if not container.artifacts.purge_helps(settings.purge_free_bytes):
             break
         purge(container, job_id)
     _drop_orphans(container)

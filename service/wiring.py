@@ -22,7 +22,7 @@ from .registry import ModelRegistry
 from .settings import Settings
 from .site import load_site
 from .storage.arrivals import ArrivalStore
-from .storage.artifacts import ArtifactStore
+from .storage.artifacts import open_store
 from .storage.database import UNREACHABLE, Database, open_database, patiently
 from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
@@ -84,7 +84,7 @@ def build(
         arrivals=ArrivalStore(database),
         keys=keys,
         audit=AuditLog(database),
-        artifacts=ArtifactStore(settings.artifacts_dir, settings.staging_dir),
+        artifacts=open_store(settings),
         models=ModelRegistry(settings.models_dir, settings.default_model),
         queue=queue or _queue(settings, workers),
         worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",

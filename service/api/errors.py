@@ -32,6 +32,7 @@ from ..errors import (
     ArchiveError,
     BusyError,
     ConflictError,
+    DamagedArtifactError,
     EmptyUploadError,
     ForbiddenError,
     IdempotencyKeyReusedError,
@@ -42,6 +43,7 @@ from ..errors import (
     ServiceError,
     StateLockedError,
     StorageFullError,
+    StoreUnavailableError,
     UnauthorizedError,
     UnknownModelError,
     UnknownProfileError,
@@ -62,7 +64,7 @@ HTTP_CODES: Final[Mapping[int, str]] = {
     413: "upload_too_large",
 }
 
-LEDGER_RETRY_S: Final = 5
+RETRY_S: Final = 5  # after which a database or a store that restarts is asked again
 
 log = get_logger(__name__)
 
@@ -116,6 +118,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     CrossSiteError: 403,
     MisdirectedError: 421,
     LedgerUnavailableError: 503,
+    StoreUnavailableError: 503,
     ModelUnavailableError: 503,
     PacsUnavailableError: 503,
     PacsDeniedError: 502,
@@ -130,6 +133,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     ConfigError: 500,
     ExportParityError: 500,
     SegMismatchError: 500,
+    DamagedArtifactError: 500,
     AqcfError: 500,
 }
 
@@ -217,8 +221,8 @@ def _field(found: Mapping[str, Any]) -> dict[str, str]:
 def _headers(error: AqcfError) -> dict[str, str] | None:
     if isinstance(error, BusyError):
         return {"Retry-After": str(error.retry_after_s)}
-    if isinstance(error, LedgerUnavailableError):
-        return {"Retry-After": str(LEDGER_RETRY_S)}
+    if isinstance(error, LedgerUnavailableError | StoreUnavailableError):
+        return {"Retry-After": str(RETRY_S)}
     if isinstance(error, UnauthorizedError):
         return {"WWW-Authenticate": 'Bearer realm="aqcf"'}
     return None

@@ -1,5 +1,6 @@
 """A tiny model, tiny images and whole containers, all made here."""
 
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
-from servers import OrthancServer, PostgresServer, RedisServer
+from servers import OrthancServer, PostgresServer, RedisServer, S3Server
 
 from model.nifti import write_nifti
 from model.spec import (
@@ -259,3 +260,24 @@ def postgres_server() -> Iterator[PostgresServer]:
 def postgres_url(postgres_server: PostgresServer) -> str:
     """SQLAlchemy's URL of an empty PostgreSQL database."""
     return postgres_server.new_database()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server with a bucket; whoever stops it starts it again."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3_settings(settings: Settings, s3_server: S3Server) -> Settings:
+    """Artifacts under a prefix of their own."""
+    changes = {
+        "artifacts_url": f"s3://{s3_server.bucket}/{uuid.uuid4().hex}",
+        "s3_endpoint": s3_server.url,
+        "s3_access_key": s3_server.access_key,
+        "s3_secret_key": s3_server.secret_key,
+    }
+    return settings.model_copy(update=changes)

@@ -16,7 +16,7 @@ import pytest
 from model.errors import InputError
 from service.errors import StorageFullError, UploadTooLargeError
 from service.settings import Settings
-from service.storage.artifacts import ArtifactStore
+from service.storage.artifacts import FolderStore
 from service.uploads import Opened, Receiver, Upload, open_upload
 
 MIB = 1024**2
@@ -264,7 +264,7 @@ def test_one_image_at_a_time(
 
 
 def test_the_receiver_counts_what_it_writes(tmp_path: Path, settings: Settings) -> None:
-    store = ArtifactStore(tmp_path / "store", tmp_path / "staging")
+    store = FolderStore(tmp_path / "store", tmp_path / "staging")
     small = settings.model_copy(update={"max_upload_bytes": 1000, "max_files": 2})
     with store.workspace() as folder:
         receiver = Receiver(folder, small, store)
@@ -281,7 +281,7 @@ def test_the_receiver_counts_what_it_writes(tmp_path: Path, settings: Settings) 
 
 
 def test_a_full_disk_refuses_uploads(tmp_path: Path, settings: Settings) -> None:
-    store = ArtifactStore(tmp_path / "store", tmp_path / "staging")
+    store = FolderStore(tmp_path / "store", tmp_path / "staging")
     full = settings.model_copy(update={"min_free_bytes": 2**60})
     with pytest.raises(StorageFullError):
         Receiver(tmp_path, full, store)

@@ -50,6 +50,7 @@ def get_readiness(container: Services, response: Response) -> Readiness:
         "queue": container.queue.reachable(),
         "worker": _works(container.queue.alive),
         "disk": _works(lambda: container.artifacts.require_room(_min_free(container))),
+        "store": _works(container.artifacts.ping),
         "model": any(f.spec.id == container.models.default_model for f in container.models.all()),
     }
     ready = all(checks.values())
