@@ -25,7 +25,7 @@ SAFE_KEYS = frozenset({
     "status", "outcome", "stage", "modality", "kind", "model", "profile", "engine", "method",
     "route", "status_code", "seconds", "count", "files", "series", "size_bytes", "free_bytes",
     "attempts", "deaths", "queued", "running", "host", "port", "version", "error", "where",
-    "action", "destination", "scopes",
+    "action", "destination", "scopes", "arrival_id", "origin",
 })
 # fmt: on
 TOKEN = re.compile(r"[A-Za-z0-9_.:/{}+-]{1,80}")
@@ -126,6 +126,11 @@ class Metrics:
     rejected: Counter = field(init=False)
     jobs_now: Gauge = field(init=False)
     free_bytes: Gauge = field(init=False)
+    arrivals: Counter = field(init=False)
+    arrivals_now: Gauge = field(init=False)
+    instances: Counter = field(init=False)
+    instance_bytes: Counter = field(init=False)
+    associations: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         made = {
@@ -142,6 +147,16 @@ class Metrics:
                 "aqcf_jobs_now", "Jobs in the ledger", ("status",), registry=self.registry
             ),
             "free_bytes": Gauge("aqcf_free_bytes", "Free disk", registry=self.registry),
+            "arrivals": self._counter("arrivals", "Series finished", ("origin", "state")),
+            "arrivals_now": Gauge(
+                "aqcf_arrivals_now",
+                "Series in the ledger",
+                ("origin", "state"),
+                registry=self.registry,
+            ),
+            "instances": self._counter("instances", "Instances received", ("origin",)),
+            "instance_bytes": self._counter("instance_bytes", "Bytes received", ("origin",)),
+            "associations": self._counter("associations", "DICOM associations", ("outcome",)),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)

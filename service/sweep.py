@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from . import arrive
 from .container import Container
 from .domain import Job, Status
 from .errors import ConflictError
@@ -23,6 +24,8 @@ def run_once(container: Container) -> None:
     retain(container)
     container.artifacts.tidy()
     container.workers.forget()
+    arrive.complete(container)
+    arrive.tidy(container)
     measure(container)
 
 
@@ -78,6 +81,7 @@ def remove(container: Container, job_id: str) -> None:
 
 
 def measure(container: Container) -> None:
+    arrive.measure(container)
     for status, count in container.jobs.counts().items():
         container.metrics.jobs_now.labels(status).set(count)
     container.metrics.free_bytes.set(container.artifacts.free_bytes())

@@ -83,7 +83,7 @@ def _inflated(stream: BinaryIO) -> Dataset:
 
 
 def _behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag > LAST
+    return bool(tag > LAST)
 
 
 def _head(dataset: Dataset) -> Head:

@@ -18,6 +18,7 @@ from sqlalchemy import CursorResult, Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..domain import Arrival, ArrivalState, Origin
+from ..errors import ServiceError
 from .database import Database
 from .rows import place_of
 from .tables import ArrivalRow
@@ -70,7 +71,7 @@ class ArrivalStore:
                 return self._insert(key, origin, caller)
             except IntegrityError:  # somebody else has just opened it
                 continue
-        raise RuntimeError("an arrival opens and closes without end")
+        raise ServiceError("an arrival opens and closes without end")
 
     def is_open(self, arrival_id: str) -> bool:
         """Whether instances may still join. A file that was in its place before this said ``True``
@@ -90,8 +91,9 @@ class ArrivalStore:
         """Study UIDs to look at, the longest idle first: nothing came to their open arrivals for
         ``idle_s`` seconds, or who closed them was silent for ``abandoned_s``."""
         newest = func.max(ArrivalRow.last_at)
-        opened = _receiving(select(ArrivalRow.study_uid, newest)).where(_is_open())
-        closed = _receiving(select(ArrivalRow.study_uid, newest)).where(~_is_open())
+        studies: Any = select(ArrivalRow.study_uid, newest)
+        opened = _receiving(studies).where(_is_open())
+        closed = _receiving(studies).where(~_is_open())
         with self._database.reading() as session:
             found = [
                 *session.execute(_idle(opened, newest, idle_s, limit)),
