@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from model.spec import ModelFolder
 from .cases import load_case
 from .container import Container
 from .domain import Finding, Job, JobError, Stage, Status
-from .errors import ModelUnavailableError
+from .errors import ModelUnavailableError, StoreUnavailableError
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
 from .storage.artifacts import full_disk_told
@@ -46,7 +46,7 @@ def _settle(container: Container, job: Job, claim_id: str, watch: "_Watch") -> N
         finding = _work(container, job, watch)
         if not jobs.succeed(job.id, claim_id, finding):
             raise CancelledError("the job was cancelled while its result was stored")
-    except CancelledError:
+    except (CancelledError, StoreUnavailableError):  # the store may be back for another attempt
         _stopped(container, job.id, claim_id)
     except AqcfError as error:
         log.warning("failed", job_id=job.id, code=error.code, exc_info=error)
@@ -103,12 +103,17 @@ def _stopped(container: Container, job_id: str, claim_id: str) -> None:
     """Cancelled by a client, told to stop with the process, or taken or deleted by others."""
     job = container.jobs.get(job_id)
     if job is None:
-        container.artifacts.delete(job_id)
+        _drop_results(container, job_id)
     elif job.cancel_requested:
         container.jobs.set_cancelled(job_id, claim_id)
-        container.artifacts.delete(job_id)
+        _drop_results(container, job_id)
     else:
         container.jobs.release(job_id, claim_id)
+
+
+def _drop_results(container: Container, job_id: str) -> None:
+    with suppress(StoreUnavailableError):  # then they go with the job, or with the next sweep
+        container.artifacts.delete(job_id)
 
 
 def _tell(container: Container, job_id: str) -> None:
