@@ -72,9 +72,15 @@ def load_case(
     """Read the voxels of a case that was examined before; ``content`` as ``Case`` has it."""
     if kind == "nifti":
         return LoadedCase(_read_nifti(files[0], modality, settings))
-    series = _series_of(scan(files, modality, settings), content)
-    loaded = load(series)
+    loaded = load(find_series(files, modality, settings, content))
     return LoadedCase(loaded.volume, loaded, loaded.notes)
+
+
+def find_series(
+    files: Sequence[Path], modality: Modality, settings: Settings, content: str
+) -> Series:
+    """The series of a DICOM case, by its headers alone."""
+    return _series_of(scan(files, modality, settings), content)
 
 
 def settings_key(case: Case, model_sha256: str, profile: str) -> str:

@@ -60,6 +60,8 @@ def same_moment(dataset: Dataset, content: SegContent) -> None:
     """Date and time of the SEG that the object tells of."""
     for keyword in MOMENTS:
         setattr(dataset, keyword, content.dataset[keyword].value)
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):  # highdicom's own
+        equipment.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
 
 
 def place_in_series(

@@ -40,11 +40,13 @@ def build_sr(
     algorithm: Algorithm,
     uid_key: str,
     sources: Sources | None = None,
+    role: str = "sr",
 ) -> Dataset:
     """A report of the whole liver, each segment that holds a voxel, and each of the
     ``MAX_LESIONS`` largest lesions.
 
-    ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. Lesions have
+    ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. ``role``: tells the UIDs of
+    reports about a BINARY and a LABELMAP apart. Lesions have
     their own tracking UIDs (the SEG holds them together in one segment). A liver of 0 ml is
     reported as a failed measurement, so that it cannot be read as a finding.
     """
@@ -60,9 +62,9 @@ def build_sr(
         return hd.Comprehensive3DSR(
             evidence=[seg],
             content=report[0],
-            series_instance_uid=derived_uid(uid_key, "sr series"),
+            series_instance_uid=derived_uid(uid_key, f"{role} series"),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=derived_uid(uid_key, "sr instance"),
+            sop_instance_uid=derived_uid(uid_key, f"{role} instance"),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MODEL_NAME,

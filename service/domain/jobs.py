@@ -72,7 +72,8 @@ class Stage(StrEnum):
 
 
 class ArtifactName(StrEnum):
-    """The files a job can leave. SEG and SR exist for DICOM input only."""
+    """The files a job can leave. Those of DICOM exist for DICOM input only; from
+    ``SEG_DEFLATED`` on they are other forms of the result, made when somebody asks."""
 
     SEG = "seg.dcm"
     SR = "sr.dcm"
@@ -80,6 +81,13 @@ class ArtifactName(StrEnum):
     IMAGE = "image.nii.gz"
     MEASUREMENTS = "measurements.json"
     PREVIEW = "preview.png"
+    SEG_DEFLATED = "seg_deflated.dcm"
+    LABELMAP = "seg_labelmap.dcm"
+    LABELMAP_DEFLATED = "seg_labelmap_deflated.dcm"
+    SR_LABELMAP = "sr_labelmap.dcm"
+    SR_VIEWER = "sr_viewer.dcm"
+    RTSTRUCT = "rtstruct.dcm"
+    CAPTURE = "capture.zip"
 
 
 MEDIA_TYPES: Mapping[ArtifactName, str] = {
@@ -89,6 +97,13 @@ MEDIA_TYPES: Mapping[ArtifactName, str] = {
     ArtifactName.IMAGE: "application/gzip",
     ArtifactName.MEASUREMENTS: "application/json",
     ArtifactName.PREVIEW: "image/png",
+    ArtifactName.SEG_DEFLATED: "application/dicom",
+    ArtifactName.LABELMAP: "application/dicom",
+    ArtifactName.LABELMAP_DEFLATED: "application/dicom",
+    ArtifactName.SR_LABELMAP: "application/dicom",
+    ArtifactName.SR_VIEWER: "application/dicom",
+    ArtifactName.RTSTRUCT: "application/dicom",
+    ArtifactName.CAPTURE: "application/zip",
 }
 
 
