@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from celery import Celery
 from celery.worker import state
+from prometheus_client import start_http_server
 
 from .. import execute, sweep
 from ..container import Container
@@ -37,6 +38,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     """
     configure_logging(settings.log_level)
     with deployed(settings) as container, _leaving(container), sweep.sweeping(container):
+        _show_metrics(container)
         with Pulse(container) as pulse:
             pulse.ready(warm(container))
             ready(container.worker_id)
@@ -44,6 +46,11 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
         with suppress(*UNREACHABLE):
             sweep.resend(container, older_than_s=0.0)
         return exit_code(container)
+
+
+def _show_metrics(container: Container) -> None:
+    if (port := container.settings.metrics_port) is not None:
+        start_http_server(port, registry=container.metrics.registry)
 
 
 def _take_jobs(container: Container, pulse: Pulse) -> None:
@@ -87,14 +94,14 @@ def _see_off(container: Container, gone: threading.Event) -> None:
     log.info("leaving", worker_id=container.worker_id)
     state.should_stop = os.EX_OK
     if not gone.wait(LEAVE_S):
-        _leave_by_force(container)
+        leave_by_force(container)
 
 
-def _leave_by_force(container: Container) -> None:
+def leave_by_force(container: Container, end: Callable[[int], object] = os._exit) -> None:
     """A job that sits in a library's call cannot be stopped: hand it to others, and end."""
     log.warning("left_by_force", worker_id=container.worker_id)
     with suppress(*UNREACHABLE):
         execute.hand_back(container)
         sweep.resend(container, older_than_s=0.0)
         container.workers.leave(container.worker_id)
-    os._exit(exit_code(container))
+    end(exit_code(container))

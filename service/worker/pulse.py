@@ -7,8 +7,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 
+from prometheus_client import Gauge
+
 from ..container import Container
-from ..device import DeviceMemory, device_memory, machine_memory
+from ..device import DeviceMemory, device_memory, machine_memory, measure
 from ..domain import WorkerInfo
 from ..observability import get_logger
 from ..storage.database import UNREACHABLE
@@ -27,6 +29,11 @@ class Pulse:
         self._started_at = datetime.now(UTC)
         self._engine: str | None = None
         self._running = 0
+        self._gauge = Gauge(
+            "aqcf_worker_ready",
+            "1 while this worker can start a job at once",
+            registry=container.metrics.registry,
+        )
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
     def __enter__(self) -> "Pulse":
@@ -71,6 +78,7 @@ class Pulse:
                 log.warning("heartbeat_failed", exc_info=error)
 
     def _tell(self) -> None:
+        measure(self._container.metrics)
         known = self._container.workers.beat(
             self._container.worker_id, ready=self._is_ready(), running=self._running
         )
@@ -82,7 +90,9 @@ class Pulse:
 
     def _is_ready(self) -> bool:
         container = self._container
-        return not (self._engine is None or container.queue.stopping() or container.lane.closed)
+        ready = not (self._engine is None or container.queue.stopping() or container.lane.closed)
+        self._gauge.set(ready)
+        return ready
 
     def _info(self) -> WorkerInfo:
         container, memory = self._container, _memory(self._engine)

@@ -48,6 +48,10 @@ class Role:
         self.process.kill()
         self.process.wait()
 
+    def has_loaded(self, library: str) -> bool:
+        """Whether a file whose path holds this word is mapped into the process."""
+        return library in Path(f"/proc/{self.pid}/maps").read_text()
+
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)

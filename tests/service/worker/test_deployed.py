@@ -57,15 +57,17 @@ def jobs(deployment: Deployment) -> Iterator[JobStore]:
     database.close()
 
 
-@pytest.fixture
-def long_zip(tmp_path: Path, made: Any) -> Path:
-    """Seconds of work in the profile ``paper``: time in which to kill."""
-    files = made.series(tmp_path / "long", made.phantom((48, 128, 128)), canary=CANARY)
-    return Path(made.zip(tmp_path / "long.zip", files))
-
-
 def small_zip(made: Any, folder: Path, seed: int) -> Path:
-    files = made.series(folder / f"s{seed}", made.phantom(seed=seed), canary=CANARY)
+    return zipped(made, folder, made.phantom(seed=seed), seed)
+
+
+def long_zip(made: Any, folder: Path, seed: int) -> Path:
+    """Seconds of work in the profile ``paper``: time in which to kill."""
+    return zipped(made, folder, made.phantom((48, 128, 128), seed=seed), seed)
+
+
+def zipped(made: Any, folder: Path, array: Any, seed: int) -> Path:
+    files = made.series(folder / f"series{seed}", array, canary=CANARY)
     return Path(made.zip(folder / f"{seed}.zip", files))
 
 
@@ -142,14 +144,21 @@ def test_jobs_wait_for_a_worker_and_survive_redis(
     assert [(job.status, job.attempts, job.deaths) for job in done] == [("succeeded", 1, 0)] * 4
     assert all(seg_of(deployment, job.id) == 200 for job in done)
     assert readiness(deployment) == dict.fromkeys(readiness(deployment), True)
-    assert CANARY not in role.log.read_text()
+    gateway = deployment.roles[0]
+    assert not any(CANARY in log.read_text() for log in (role.log, gateway.log))
+    assert role.has_loaded("onnxruntime")
+    assert not any(gateway.has_loaded(engine) for engine in ("onnxruntime", "openvino"))
 
 
 def test_a_killed_workers_job_is_done_once_by_another(
-    deployment: Deployment, workers: Callable[..., list[Role]], jobs: JobStore, long_zip: Path
+    deployment: Deployment,
+    workers: Callable[..., list[Role]],
+    jobs: JobStore,
+    made: Any,
+    tmp_path: Path,
 ) -> None:
     pair = workers(2)
-    job_id = submit(deployment, long_zip, profile="paper")
+    job_id = submit(deployment, long_zip(made, tmp_path, seed=5), profile="paper")
     wait_until(in_inference(jobs, job_id), "the job does not start", 30)
     victim = worker_of(jobs, job_id, pair)
     victim.kill()
@@ -160,6 +169,31 @@ def test_a_killed_workers_job_is_done_once_by_another(
     assert seg_of(deployment, job_id) == 200
 
 
+def test_a_running_job_outlives_queue_and_ledger(
+    deployment: Deployment,
+    workers: Callable[..., list[Role]],
+    jobs: JobStore,
+    broker: RedisServer,
+    postgres_server: PostgresServer,
+    made: Any,
+    tmp_path: Path,
+) -> None:
+    """Both go and come back in the middle of a job; the same worker ends it, and then others."""
+    [role] = workers()
+    long = submit(deployment, long_zip(made, tmp_path, seed=7), profile="paper")
+    wait_until(in_inference(jobs, long), "the job does not start", 30)
+    broker.kill()
+    postgres_server.stop()
+    assert httpx.get(f"{deployment.url}/v1/segmentations/{long}", timeout=30).status_code == 503
+    postgres_server.start()
+    broker.start()
+    short = submit(deployment, small_zip(made, tmp_path, seed=8))
+    wait_until(finished(jobs, long, short), "not all jobs are done", 90)
+    assert [jobs.require(job_id).status for job_id in (long, short)] == ["succeeded"] * 2
+    assert worker_of(jobs, short, [role]) is role
+    assert role.stop() == 0
+
+
 def test_a_worker_that_is_told_to_stop_hands_its_job_on(
     deployment: Deployment,
     workers: Callable[..., list[Role]],
@@ -167,10 +201,8 @@ def test_a_worker_that_is_told_to_stop_hands_its_job_on(
     made: Any,
     tmp_path: Path,
 ) -> None:
-    files = made.series(tmp_path / "a", made.phantom((48, 128, 128), seed=9), canary=CANARY)
-    archive = made.zip(tmp_path / "a.zip", files)
     pair = workers(2)
-    job_id = submit(deployment, archive, profile="paper")
+    job_id = submit(deployment, long_zip(made, tmp_path, seed=9), profile="paper")
     wait_until(in_inference(jobs, job_id), "the job does not start", 30)
     leaver = worker_of(jobs, job_id, pair)
     assert leaver.stop() == 0
