@@ -61,6 +61,12 @@ class OutOfMemoryError(BackendError):
     code = "out_of_memory"
 
 
+class BackendBrokenError(BackendError):
+    """The device's context is broken: nothing runs on it any more in this process."""
+
+    code = "engine_broken"
+
+
 class ExportParityError(AqcfError):
     """An exported graph does not reproduce the network; nothing was written."""
 

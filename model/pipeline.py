@@ -13,7 +13,7 @@ from .errors import ConfigError, OutOfMemoryError
 from .measure import LesionLabels, Measurements, lesion_labels, measure
 from .postprocess import postprocess
 from .preprocess import Prepared, prepare, to_native
-from .sliding import slide
+from .sliding import BATCH, slide
 from .spec import ModelSpec, PostprocessRules, Profile
 from .types import BACKGROUND, Affine, ImageArray, MaskArray, ShapeZYX
 from .volume import Volume
@@ -23,7 +23,6 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Called with a stage of ``STAGES`` and the fraction of it done; may raise ``CancelledError``."""
 
 STAGES = ("prepare", "inference", "restore", "postprocess", "measure")
-BATCH = 4
 SINGLE = "The engine ran out of memory; windows were run one by one."
 
 

@@ -9,6 +9,7 @@ leaves out windows that no liver comes near to.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from .errors import ConfigError
 from .types import Batch, ImageArray, ShapeZYX
 
+BATCH = 4  # windows per call of an engine
 _SIGMA = 0.125  # of the patch side
 _LEAST = 1e-3  # a corner still counts this much
 _SPECK = 100  # voxels; less foreground than this leads nowhere
@@ -51,6 +53,12 @@ def plan(shape: ShapeZYX, patch: ShapeZYX, overlap: float) -> tuple[Window, ...]
         raise ConfigError(f"a patch of {patch} does not fit into a volume of {shape}; pad it")
     starts = [_starts(side, window, overlap) for side, window in zip(shape, patch, strict=True)]
     return tuple(Window((z, y, x), patch) for z, y, x in product(*starts))
+
+
+def window_count(shape: ShapeZYX, patch: ShapeZYX, overlap: float) -> int:
+    """How many windows ``plan`` would give."""
+    sides = zip(shape, patch, strict=True)
+    return prod(len(_starts(side, window, overlap)) for side, window in sides)
 
 
 def importance(patch: ShapeZYX) -> ImageArray:

@@ -11,6 +11,7 @@ from model.spec import ModelFolder
 from model.types import Modality
 
 from .audit import AuditLog
+from .lane import Lane
 from .observability import Metrics
 from .pacs.archive import Archive
 from .queue import JobQueue
@@ -57,4 +58,5 @@ class Container:
     open_backend: OpenBackend
     site: Site = field(default_factory=Site)
     archive: Archive | None = None
+    lane: Lane = field(default_factory=Lane)
     metrics: Metrics = field(default_factory=Metrics)

@@ -36,6 +36,12 @@ class UploadTooLargeError(InputTooLargeError):
     code = "upload_too_large"
 
 
+class TooLargeForDeviceError(InputTooLargeError):
+    """The job would need more memory than any worker's device has."""
+
+    code = "too_large_for_device"
+
+
 class UnknownModelError(InputError):
     """No model of this id, or none for this modality, is installed."""
 
@@ -120,6 +126,18 @@ class LedgerUnavailableError(ServiceError):
     """The database does not answer; what was accepted is safe, try again."""
 
     code = "ledger_unavailable"
+
+
+class TimeLimitError(ServiceError):
+    """The job ran for too long and was stopped."""
+
+    code = "time_limit"
+
+
+class WorkerBrokenError(ServiceError):
+    """The device of this process is broken: it can do no job until it is started again."""
+
+    code = "worker_broken"
 
 
 class StateLockedError(ServiceError):

@@ -1,46 +1,92 @@
 """Run one job: claim it, segment, store, and write down how it ended."""
 
 import threading
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from typing import Final
 
-from model.errors import AqcfError, CancelledError
+from model.errors import AqcfError, BackendBrokenError, CancelledError
 from model.spec import ModelFolder
 
+from .admission import batch_of
 from .cases import load_case
 from .container import Container
 from .domain import Finding, Job, JobError, Stage, Status
-from .errors import ModelUnavailableError, StoreUnavailableError
+from .errors import ModelUnavailableError, StoreUnavailableError, WorkerBrokenError
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
 from .storage.artifacts import full_disk_told
+from .watch import Watch
 
 log = get_logger("service.execute")
 
+EXIT_BROKEN: Final = 70
+EXIT_STUCK: Final = 71
+MARK_S: Final = 5.0  # a ledger that is away must not keep a stuck process alive
 INTERNAL = JobError("internal_error", "the service failed on this job; its log says where")
 MEMORY = JobError("out_of_memory", "the machine ran out of memory on this job")
-REPORT_EVERY_S = 0.5
+STUCK = JobError("time_limit", "the job did not stop when its time was up; it was given up")
+
+EndProcess = Callable[[int], object]
 
 
-def run(container: Container, job_id: str) -> None:
-    """Do the job if it is still queued, else nothing. Never raises for what a job does: the
-    ledger says how it ended."""
+def run(container: Container, job_id: str, end_process: EndProcess | None = None) -> None:
+    """Do the job if it is still queued, else nothing. The ledger says how it ended; what a job
+    does raises nothing, but one thing.
+
+    Raises ``WorkerBrokenError`` when the device broke on it: the job is back in the queue, with a
+    death counted, and this process takes no other; it has to end (with ``EXIT_BROKEN``) for its
+    supervisor to start it again.
+
+    A job that does not stop within ``job_hard_limit_s`` is beyond help. ``end_process`` is how a
+    worker process ends at once (``os._exit``): it is called with ``EXIT_STUCK`` after the job went
+    back with a death counted and the others of this process without. ``None``, where people live
+    in this process too: the job fails with ``time_limit`` and its thread is left behind.
+    """
+    if container.lane.closed:
+        return
     claim_id = f"{container.worker_id}/{uuid.uuid4().hex[:8]}"
     job = container.jobs.claim(job_id, claim_id)
     if job is None:
         return
     log.info("started", job_id=job.id, modality=job.modality, attempts=job.attempts)
-    with _Watch(container, job.id, claim_id) as watch:
-        _settle(container, job, claim_id, watch)
+    with Watch(container, job, claim_id) as watch:
+        work = _in_a_thread(lambda: _settle(container, job, claim_id, watch))
+        if watch.guard(work):
+            work.result()
+        else:
+            watch.abandon()
+            _give_up(container, job, claim_id, end_process)
     _tell(container, job.id)
 
 
-def _settle(container: Container, job: Job, claim_id: str, watch: "_Watch") -> None:
+def hand_back(container: Container) -> None:
+    """Queue the running jobs of this process again, for a process that is about to end; no death
+    is counted for them."""
+    for job in container.jobs.running():
+        if job.worker_id is not None and job.worker_id.startswith(f"{container.worker_id}/"):
+            container.jobs.release(job.id, job.worker_id)
+
+
+def _in_a_thread(work: Callable[[], None]) -> "Future[None]":
+    """``work`` in a thread of its own, which can be left behind."""
+    future: Future[None] = Future()
+
+    def go() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # it is raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=go, name="job", daemon=True).start()
+    return future
+
+
+def _settle(container: Container, job: Job, claim_id: str, watch: Watch) -> None:
     jobs = container.jobs
     try:
         finding = _work(container, job, watch)
@@ -48,6 +94,8 @@ def _settle(container: Container, job: Job, claim_id: str, watch: "_Watch") -> N
             raise CancelledError("the job was cancelled while its result was stored")
     except (CancelledError, StoreUnavailableError):  # the store may be back for another attempt
         _stopped(container, job.id, claim_id)
+    except BackendBrokenError as error:
+        _broke(container, job, claim_id, error)
     except AqcfError as error:
         log.warning("failed", job_id=job.id, code=error.code, exc_info=error)
         jobs.fail(job.id, claim_id, JobError(error.code, error.message))
@@ -57,10 +105,37 @@ def _settle(container: Container, job: Job, claim_id: str, watch: "_Watch") -> N
     except Exception as error:
         log.error("failed", job_id=job.id, code=INTERNAL.code, exc_info=error)
         jobs.fail(job.id, claim_id, INTERNAL)
+    finally:
+        watch.leave_lane()
 
 
-def _work(container: Container, job: Job, watch: "_Watch") -> Finding:
+def _broke(container: Container, job: Job, claim_id: str, error: BackendBrokenError) -> None:
+    """First the lane is closed, so that no other job meets the broken device."""
+    container.lane.close()
+    log.error("device_broken", job_id=job.id, code=error.code, exc_info=error)
+    container.jobs.recover(job.id, claim_id, max_deaths=container.settings.max_deaths)
+    raise WorkerBrokenError(f"{error.message}; this process has to be started again") from error
+
+
+def _give_up(container: Container, job: Job, claim_id: str, end_process: EndProcess | None) -> None:
+    log.error("stuck", job_id=job.id, code=STUCK.code)
+    if end_process is None:
+        container.jobs.fail(job.id, claim_id, STUCK)
+        return
+    container.lane.close()
+    wait([_in_a_thread(lambda: _mark(container, job, claim_id))], timeout=MARK_S)
+    end_process(EXIT_STUCK)
+
+
+def _mark(container: Container, job: Job, claim_id: str) -> None:
+    container.jobs.recover(job.id, claim_id, max_deaths=container.settings.max_deaths)
+    container.workers.leave(container.worker_id)
+    hand_back(container)
+
+
+def _work(container: Container, job: Job, watch: Watch) -> Finding:
     timer = StageTimer()
+    watch.report(Stage.READ, 0.0)
     with timer.stage(Stage.READ):
         folder = _model(container, job)
         files = container.artifacts.input_files(job.input_key)
@@ -69,9 +144,10 @@ def _work(container: Container, job: Job, watch: "_Watch") -> Finding:
     with timer.stage("load_model"):
         precision = folder.spec.profiles[job.profile].precision
         backend = container.open_backend(folder, job.modality, precision)
-    recipe = Recipe(folder, job.profile, job.content_key)
+    recipe = Recipe(folder, job.profile, job.content_key, batch_of(container, job))
     with full_disk_told(), container.artifacts.workspace() as out:
         finding = produce(case, recipe, backend, out, watch.report)
+        timer.add(Stage.WAIT, watch.waited_s)
         return _stored(container, job, finding, out, timer)
 
 
@@ -127,61 +203,3 @@ def _tell(container: Container, job_id: str) -> None:
     if job.status is Status.SUCCEEDED:
         total = round(sum(job.seconds.values()), 3)
         log.info("succeeded", job_id=job.id, outcome=job.outcome, seconds=total, engine=job.engine)
-
-
-class _Watch:
-    """Keeps a running job's heartbeat, writes its progress down, and notices when to stop."""
-
-    def __init__(self, container: Container, job_id: str, claim_id: str) -> None:
-        self._container = container
-        self._job_id, self._claim_id = job_id, claim_id
-        self._done = threading.Event()
-        self._lost = threading.Event()
-        self._stage: Stage | None = None
-        self._told_at = 0.0
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def report(self, stage: Stage, progress: float) -> None:
-        """Raises ``CancelledError`` when the job was cancelled, deleted or taken, or when the
-        process stops."""
-        now = time.monotonic()
-        if stage is not self._stage or now - self._told_at > REPORT_EVERY_S:
-            self._stage, self._told_at = stage, now
-            if not self._alive(stage, progress):
-                self._lost.set()
-        if self._lost.is_set() or self._container.queue.stopping():
-            raise CancelledError("the job was told to stop")
-
-    def _beat(self) -> None:
-        with _quiet_database_errors(self._job_id):
-            while not self._done.wait(self._container.settings.heartbeat_s):
-                if not self._alive():
-                    self._lost.set()
-                    return
-
-    def _alive(self, stage: Stage | None = None, progress: float | None = None) -> bool:
-        return self._container.jobs.beat(
-            self._job_id, self._claim_id, stage=stage, progress=progress
-        )
-
-
-@contextmanager
-def _quiet_database_errors(job_id: str) -> Iterator[None]:
-    """A heartbeat that cannot be written ends: the sweep then judges the job by its silence."""
-    try:
-        yield
-    except Exception as error:
-        log.error("heartbeat_failed", job_id=job_id, exc_info=error)

@@ -5,6 +5,7 @@ import uuid
 from model.errors import InputError
 from model.spec import ModelFolder
 
+from .admission import Need, admit
 from .cases import SUFFIXES, Case, examine, settings_key
 from .container import Container
 from .domain import Job, NewJob, SubmitOptions
@@ -44,10 +45,13 @@ def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tup
     with full_disk_told(), container.artifacts.workspace() as workspace:
         opened = open_upload(upload, workspace, settings)
         case = examine(opened, options.modality, options.series, settings)
-        return _write_down(container, case, _new_job(case, folder, profile, options))
+        need = admit(container, case.grid, folder.spec, case.modality, profile)
+        return _write_down(container, case, _new_job(case, folder, profile, options, need))
 
 
-def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptions) -> NewJob:
+def _new_job(
+    case: Case, folder: ModelFolder, profile: str, options: SubmitOptions, need: Need
+) -> NewJob:
     return NewJob(
         id=str(uuid.uuid4()),
         modality=case.modality,
@@ -58,12 +62,13 @@ def _new_job(case: Case, folder: ModelFolder, profile: str, options: SubmitOptio
         input_key=case.content,
         content_key=settings_key(case, folder.sha256, profile),
         receipt=case.receipt,
-        notes=case.notes,
+        notes=(*case.notes, *need.notes),
         idempotency_key=options.idempotency_key,
         actor=options.actor,
         priority=options.priority,
         origin=options.origin,
         destinations=options.destinations,
+        predicted_bytes=need.bytes,
     )
 
 

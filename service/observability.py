@@ -125,6 +125,12 @@ class Metrics:
     stage_seconds: Histogram = field(init=False)
     rejected: Counter = field(init=False)
     jobs_now: Gauge = field(init=False)
+    queue_oldest_seconds: Gauge = field(init=False)
+    lane_wait_seconds: Histogram = field(init=False)
+    lane_waiting_jobs: Gauge = field(init=False)
+    lane_busy_jobs: Gauge = field(init=False)
+    device_memory_bytes: Gauge = field(init=False)
+    device_memory_used_bytes: Gauge = field(init=False)
     free_bytes: Gauge = field(init=False)
     arrivals: Counter = field(init=False)
     arrivals_now: Gauge = field(init=False)
@@ -146,6 +152,28 @@ class Metrics:
             "jobs_now": Gauge(
                 "aqcf_jobs_now", "Jobs in the ledger", ("status",), registry=self.registry
             ),
+            "queue_oldest_seconds": self._gauge(
+                "queue_oldest_seconds", "Age of the job that waits longest in the queue"
+            ),
+            "lane_wait_seconds": Histogram(
+                "aqcf_lane_wait_seconds",
+                "Seconds that a job waited for the device",
+                ("priority",),
+                buckets=SECONDS_BUCKETS,
+                registry=self.registry,
+            ),
+            "lane_waiting_jobs": self._gauge(
+                "lane_waiting_jobs", "Jobs of this process that wait for the device"
+            ),
+            "lane_busy_jobs": self._gauge(
+                "lane_busy_jobs", "Jobs of this process that use the device"
+            ),
+            "device_memory_bytes": self._gauge(
+                "device_memory_bytes", "Memory of the device", ("device",)
+            ),
+            "device_memory_used_bytes": self._gauge(
+                "device_memory_used_bytes", "Memory of the device in use", ("device",)
+            ),
             "free_bytes": Gauge("aqcf_free_bytes", "Free disk", registry=self.registry),
             "arrivals": self._counter("arrivals", "Series finished", ("origin", "state")),
             "arrivals_now": Gauge(
@@ -163,6 +191,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"aqcf_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"aqcf_{name}", text, labels, registry=self.registry)
 
 
 class StageTimer:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from model.nifti import write_nifti
-from model.pipeline import BATCH, Result, segment
+from model.pipeline import Result, segment
 from model.render import preview
+from model.sliding import BATCH
 from model.spec import ModelFolder
 
 from .cases import LoadedCase

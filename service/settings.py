@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1)
 
     workers: int = Field(default=1, ge=1)
+    lanes: int = Field(default=1, ge=1)
     queue_limit: int = Field(default=64, ge=1)
     retry_after_s: int = Field(default=30, ge=1)
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import arrive
+from . import arrive, device
 from .container import Container
 from .domain import Job, Status
 from .errors import ConflictError
@@ -81,10 +81,16 @@ def remove(container: Container, job_id: str) -> None:
 
 
 def measure(container: Container) -> None:
+    """Refresh the gauges: of the ledger, of the disk, and of this process' lane and device."""
     arrive.measure(container)
     for status, count in container.jobs.counts().items():
         container.metrics.jobs_now.labels(status).set(count)
+    container.metrics.queue_oldest_seconds.set(container.jobs.oldest_queued_s())
     container.metrics.free_bytes.set(container.artifacts.free_bytes())
+    container.metrics.lane_waiting_jobs.set(container.lane.waiting)
+    container.metrics.lane_busy_jobs.set(container.lane.busy)
+    if container.settings.redis_url is None:  # else the device is a worker's, who tells of it
+        device.measure(container.metrics)
 
 
 @contextmanager

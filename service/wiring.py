@@ -17,6 +17,7 @@ from . import execute, sweep
 from .audit import AuditLog
 from .container import Container, OpenBackend
 from .errors import LedgerUnavailableError, RoleSettingsError, StateLockedError
+from .lane import Lane
 from .queue import InProcessQueue, JobQueue
 from .registry import ModelRegistry
 from .settings import Settings
@@ -38,18 +39,18 @@ LEDGER_START_S = 60.0
 
 
 class BackendCache:
-    """Loads an engine once per model, modality, precision and thread, and keeps it."""
+    """Loads an engine once per model, modality and precision, and keeps it."""
 
     def __init__(self, engine: "Engine", threads: int | None) -> None:
         self._engine = engine
         self._threads = threads
         self._lock = threading.Lock()
-        self._loaded: dict[tuple[str, str, str, int], Backend] = {}
+        self._loaded: dict[tuple[str, str, str], Backend] = {}
 
     def __call__(
         self, folder: ModelFolder, modality: Modality, precision: "Precision"
     ) -> "Backend":
-        key = (folder.sha256, modality, precision, threading.get_ident())
+        key = (folder.sha256, modality, precision)
         with self._lock:
             if key not in self._loaded:
                 self._loaded[key] = self._open(folder, modality, precision)
@@ -90,6 +91,7 @@ def build(
         worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         open_backend=open_backend or BackendCache(settings.engine, settings.threads),
         site=site,
+        lane=Lane(settings.lanes),
     )
 
 

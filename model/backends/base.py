@@ -5,14 +5,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from ..errors import AqcfError, BackendError, OutOfMemoryError
+from ..errors import AqcfError, BackendBrokenError, BackendError, OutOfMemoryError
 from ..types import Batch
 
 Engine: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt", "torch"]
 Precision: TypeAlias = Literal["f32", "bf16"]
 
 INPUT, OUTPUT = "image", "logits"  # of every exported graph
-_MEMORY_WORDS = ("out of memory", "bad_alloc", "failed to allocate", "alloc_failed", "bad alloc")
+_MEMORY_WORDS = (
+    "out of memory",
+    "out_of_memory",
+    "bad_alloc",
+    "bad alloc",
+    "failed to allocate",  # ONNX Runtime's arena
+    "smaller than requested bytes",  # the same, with a limit of its own
+    "alloc_failed",  # cuBLAS, cuDNN
+    "allocate memory",  # the C library, PyTorch on the CPU
+    "allocation_failure",  # OpenCL, below OpenVINO
+    "max size of memory allocation",  # OpenVINO on a GPU
+)
+_BROKEN_WORDS = (
+    "illegal memory access",
+    "illegal instruction",
+    "illegal address",
+    "misaligned address",
+    "invalid program counter",
+    "hardware stack error",
+    "unspecified launch failure",
+    "launch timed out",
+    "device-side assert",
+    "uncorrectable ecc",
+    "uncorrectable nvlink",
+    "fallen off the bus",
+    "device is lost",
+    "driver shutting down",
+    "context is destroyed",
+    "no cuda-capable device",
+    "cudnn_status_execution_failed",
+    "cudnn_status_internal_error",
+    "cudnn_status_mapping_error",
+    "cublas_status_execution_failed",
+    "cublas_status_internal_error",
+    "cublas_status_mapping_error",
+    "cl_device_not_available",
+)
 
 
 class Backend(Protocol):
@@ -31,7 +67,7 @@ class Backend(Protocol):
 
     def logits(self, batch: Batch) -> Batch:
         """``(n, 1, z, y, x)`` float32 to ``(n, classes, z, y, x)`` float32, spatial shape that of
-        the model's patch. Raises ``BackendError``, ``OutOfMemoryError``."""
+        the model's patch. Raises ``BackendError``, ``OutOfMemoryError``, ``BackendBrokenError``."""
         ...
 
 
@@ -48,18 +84,31 @@ class EngineInfo:
 
 @contextmanager
 def engine_errors(engine: str, doing: str) -> Iterator[None]:
-    """Turn whatever an engine raises into a ``BackendError``; engines share no error type."""
+    """Turn whatever an engine raises into a ``BackendError``; engines share no error type.
+
+    ``OutOfMemoryError``: a smaller batch may pass. ``BackendBrokenError``: CUDA keeps some errors
+    for the life of a process, so that every later call fails too. Only the words tell them apart.
+    """
     try:
         yield
     except AqcfError:
         raise
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{engine} ran out of memory while {doing}") from error
     except Exception as error:
-        text = str(error)
-        if any(word in text.lower() for word in _MEMORY_WORDS):
-            raise OutOfMemoryError(f"{engine} ran out of memory while {doing}") from error
-        raise BackendError(f"{engine} failed while {doing}: {text[:300]}") from error
+        raise _typed(error, engine, doing) from error
+
+
+def _typed(error: Exception, engine: str, doing: str) -> BackendError:
+    text = str(error)
+    if isinstance(error, MemoryError) or _says(text, _MEMORY_WORDS):
+        return OutOfMemoryError(f"{engine} ran out of memory while {doing}")
+    if _says(text, _BROKEN_WORDS):
+        return BackendBrokenError(f"the device of {engine} broke down while {doing}")
+    return BackendError(f"{engine} failed while {doing}: {text[:300]}")
+
+
+def _says(text: str, words: tuple[str, ...]) -> bool:
+    lowered = text.lower()
+    return any(word in lowered for word in words)
 
 
 def check_batch(batch: Batch, patch: tuple[int, ...]) -> None:

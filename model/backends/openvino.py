@@ -1,7 +1,9 @@
 """OpenVINO on the CPU: the quickest engine there, in f32 or bf16."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -22,7 +24,6 @@ class OpenVinoBackend:
         core = ov.Core()
         self.precision: Precision = precision if precision in _precisions(core) else "f32"
         self._patch = patch
-        self._lock = Lock()  # a request serves one caller at a time
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.precision,
@@ -31,7 +32,8 @@ class OpenVinoBackend:
         with engine_errors(self.engine, f"compiling {graph.name}"):
             model = core.read_model(graph)
             model.reshape([1, 1, *patch])
-            self._request = core.compile_model(model, "CPU", options).create_infer_request()
+            self._compiled = core.compile_model(model, "CPU", options)
+            self._idle = [self._compiled.create_infer_request()]
 
     @property
     def name(self) -> str:
@@ -39,13 +41,24 @@ class OpenVinoBackend:
 
     def logits(self, batch: Batch) -> Batch:
         check_batch(batch, self._patch)
-        with self._lock, engine_errors(self.engine, "running a window"):
-            return np.concatenate([self._one(window) for window in batch])
+        with engine_errors(self.engine, "running a window"), self._request() as request:
+            return np.concatenate([_one(request, window) for window in batch])
 
-    def _one(self, window: Batch) -> Batch:
-        tensor = ov.Tensor(np.ascontiguousarray(window[None]), shared_memory=True)
-        self._request.infer([tensor])
-        return np.array(self._request.get_tensor(OUTPUT).data, np.float32)
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        """One that serves no other caller now; one that failed is not used again."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        yield request
+        self._idle.append(request)
+
+
+def _one(request: Any, window: Batch) -> Batch:
+    tensor = ov.Tensor(np.ascontiguousarray(window[None]), shared_memory=True)
+    request.infer([tensor])
+    return np.array(request.get_tensor(OUTPUT).data, np.float32)
 
 
 def describe() -> EngineInfo:

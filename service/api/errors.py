@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from model.errors import (
     AqcfError,
+    BackendBrokenError,
     BackendError,
     CancelledError,
     ConfigError,
@@ -44,6 +45,8 @@ from ..errors import (
     StateLockedError,
     StorageFullError,
     StoreUnavailableError,
+    TimeLimitError,
+    TooLargeForDeviceError,
     UnauthorizedError,
     UnknownModelError,
     UnknownProfileError,
@@ -51,6 +54,7 @@ from ..errors import (
     UnsupportedMediaError,
     UploadError,
     UploadTooLargeError,
+    WorkerBrokenError,
 )
 from ..observability import get_logger
 from ..pacs.errors import PacsDeniedError, PacsRefusedError, PacsUnavailableError
@@ -103,6 +107,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     UnsupportedMediaError: 415,
     ArchiveError: 422,
     UploadTooLargeError: 413,
+    TooLargeForDeviceError: 413,
     BadMultipartError: 400,
     UploadTimeoutError: 408,
     UnknownModelError: 422,
@@ -126,7 +131,10 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     ModelFolderError: 503,
     StateLockedError: 503,
     BackendError: 503,
+    BackendBrokenError: 503,
     OutOfMemoryError: 503,
+    WorkerBrokenError: 503,
+    TimeLimitError: 503,
     ServiceError: 500,
     RoleSettingsError: 500,
     UnsafeAddressError: 500,

@@ -58,10 +58,12 @@ class Outcome(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a running job is, in order; ``Job.seconds`` has the same keys, and ``load_model``."""
+    """Where a running job is, in order; ``Job.seconds`` has the same keys, and ``load_model``.
+    ``wait``: for its turn at the device."""
 
     READ = "read"
     PREPARE = "prepare"
+    WAIT = "wait"
     INFERENCE = "inference"
     RESTORE = "restore"
     POSTPROCESS = "postprocess"

@@ -205,6 +205,13 @@ class JobStore:
         """The keys of ``queued``, in its order."""
         return tuple(self.queued(older_than_s=older_than_s))
 
+    def oldest_queued_s(self) -> float:
+        """Seconds since the job that waits longest was accepted; 0 when none waits."""
+        statement = select(func.min(JobRow.created_at)).where(JobRow.status == Status.QUEUED)
+        with self._database.reading() as session:
+            first = session.execute(statement).scalar_one()
+        return 0.0 if first is None else max(0.0, (_now() - first).total_seconds())
+
     def running(self, *, silent_s: float = 0.0) -> tuple[Job, ...]:
         """Running jobs whose last heartbeat is at least ``silent_s`` seconds old."""
         statement = select(JobRow).where(

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model.backends import available_engines, open_backend
 from model.backends.base import engine_errors
 from model.checkpoint import save_checkpoint
-from model.errors import BackendError, OutOfMemoryError
+from model.errors import BackendBrokenError, BackendError, OutOfMemoryError
 from model.network import AQCFNet
 from model.spec import (
     FixedIntensity,
@@ -145,6 +145,36 @@ def test_a_broken_graph_is_a_typed_error(folder: ModelFolder, tmp_path: Path, en
         (MemoryError(), OutOfMemoryError),
         (RuntimeError("std::bad_alloc"), OutOfMemoryError),
         (RuntimeError("CUDA out of memory"), OutOfMemoryError),
+        (
+            RuntimeError(
+                "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while "
+                "running Conv node. Name:'/enc/Conv' Status Message: bfc_arena.cc:376 void* "
+                "onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate "
+                "memory for requested buffer of size 4585490524"
+            ),
+            OutOfMemoryError,
+        ),
+        (
+            RuntimeError("Available memory of 1048576 is smaller than requested bytes of 2097152"),
+            OutOfMemoryError,
+        ),
+        (RuntimeError("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0"), OutOfMemoryError),
+        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), OutOfMemoryError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemoryError),
+        (RuntimeError("[GPU] Exceeded max size of memory allocation"), OutOfMemoryError),
+        (
+            RuntimeError(
+                "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; "
+                "hostname=c0ffee ; file=gpu_data_transfer.cc ; line=63 ; expr=cudaMemcpyAsync()"
+            ),
+            BackendBrokenError,
+        ),
+        (RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0"), BackendBrokenError),
+        (RuntimeError("CUDA error: device-side assert triggered"), BackendBrokenError),
+        (RuntimeError("CUDNN failure 5: CUDNN_STATUS_EXECUTION_FAILED"), BackendBrokenError),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), BackendBrokenError),
+        (RuntimeError("CUDA failure 1: invalid argument ; GPU=0"), BackendError),
+        (RuntimeError("CUDNN_STATUS_NOT_SUPPORTED"), BackendError),
         (RuntimeError("shape mismatch"), BackendError),
     ],
 )

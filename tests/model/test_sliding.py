@@ -8,7 +8,7 @@ from monai.inferers import sliding_window_inference
 from monai.inferers.utils import _get_scan_interval
 
 from model.errors import CancelledError, ConfigError
-from model.sliding import importance, plan, slide
+from model.sliding import importance, plan, slide, window_count
 
 
 def convolution(bias: bool = False) -> torch.nn.Module:
@@ -52,6 +52,7 @@ def test_the_plan_is_monais(shape: tuple[int, int, int], overlap: float) -> None
     assert [window.box for window in plan(shape, patch, overlap)] == dense_patch_slices(
         shape, patch, steps
     )
+    assert window_count(shape, patch, overlap) == len(plan(shape, patch, overlap))
 
 
 @pytest.mark.parametrize("patch", [(16, 256, 256), (32, 96, 96), (16, 16, 16)])

@@ -68,8 +68,8 @@ def test_dicom_all_the_way(container: Container, job: Job, made: Any) -> None:
     assert len(done.measurements["lesions"]) == 1
     assert done.measurements["tumour_ml"] == pytest.approx(4 * 6 * 8 * 0.008, rel=0.01)
     assert list(done.seconds) == [
-        "read", "prepare", "inference", "restore", "postprocess", "measure", "seg", "sr", "store",
-        "load_model",
+        "read", "prepare", "wait", "inference", "restore", "postprocess", "measure", "seg", "sr",
+        "store", "load_model",
     ]  # fmt: skip
     assert done.proof is not None
     found = {segment["number"]: segment["voxels_found"] for segment in done.proof["segments"]}

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from model.errors import AqcfError
 from model.spec import ModelFolder
 
+from ... import sweep
 from ...container import Container
 from ...observability import get_logger
 from ..deps import Reader, Services
@@ -48,7 +49,7 @@ def get_readiness(container: Services, response: Response) -> Readiness:
     checks = {
         "database": _works(container.jobs.ping),
         "queue": container.queue.reachable(),
-        "worker": _works(container.queue.alive),
+        "worker": not container.lane.closed and _works(container.queue.alive),
         "disk": _works(lambda: container.artifacts.require_room(_min_free(container))),
         "store": _works(container.artifacts.ping),
         "model": any(f.spec.id == container.models.default_model for f in container.models.all()),
@@ -66,11 +67,9 @@ def get_readiness(container: Services, response: Response) -> Readiness:
 )
 def get_metrics(container: Services, caller: Reader) -> Response:  # noqa: ARG001
     """Counts and seconds; no label can carry patient data."""
-    metrics = container.metrics
-    for status, count in container.jobs.counts().items():
-        metrics.jobs_now.labels(status.value).set(count)
-    metrics.free_bytes.set(container.artifacts.free_bytes())
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    sweep.measure(container)
+    registry = container.metrics.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _works(check: Callable[[], bool | None]) -> bool:

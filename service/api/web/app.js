@@ -11,7 +11,8 @@ const OUTCOMES = {
 };
 const STATES = { queued: "live", running: "live", failed: "bad", cancelled: "" };
 const STAGES = {
-  read: "Reading the images", prepare: "Preparing the volume", inference: "Segmenting",
+  read: "Reading the images", prepare: "Preparing the volume", wait: "Waiting for the device",
+  inference: "Segmenting",
   restore: "Back to the original grid", postprocess: "Cleaning up", measure: "Measuring",
   seg: "Writing the DICOM-SEG", sr: "Writing the report", store: "Storing",
 };
