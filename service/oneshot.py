@@ -1,12 +1,16 @@
 """One segmentation without a ledger: the command line's way through the same steps as a job's."""
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .cases import Case, examine, load_case, settings_key
+from model.measure import Measurements
+
+from .cases import Case, LoadedCase, examine, load_case, settings_key
 from .container import OpenBackend
-from .domain import Finding, Stage, SubmitOptions
+from .domain import ArtifactName, Finding, Stage, SubmitOptions
+from .forms import Form, Material, NothingToDrawError, write_form
 from .observability import StageTimer
 from .produce import Recipe, Report, produce
 from .registry import ModelRegistry, profile_of
@@ -31,8 +35,10 @@ def segment_into(
     out: Path,
     open_backend: OpenBackend,
     report: Report,
+    also: Sequence[Form] = (),
 ) -> OneShot:
-    """Segment an upload and put the result files into ``out``, all of them or none.
+    """Segment an upload and put the result files into ``out``, all of them or none. ``also``: other
+    forms of a DICOM result.
 
     Raises ``InputError`` for input that cannot be used, other ``AqcfError`` for failures.
     """
@@ -52,9 +58,10 @@ def segment_into(
         recipe = Recipe(folder, profile, settings_key(case, folder.sha256, profile))
         results = _subfolder(name, "out")
         finding = produce(loaded, recipe, backend, results, report)
+        left_out = list(_also(also, loaded, finding, recipe, results))
         _deliver(results, out)
     seconds = timer.seconds | dict(finding.seconds)
-    notes = (*case.notes, *finding.notes)
+    notes = (*case.notes, *finding.notes, *left_out)
     return OneShot(case, replace(finding, seconds=seconds, notes=notes), recipe)
 
 
@@ -62,6 +69,23 @@ def _subfolder(parent: str, name: str) -> Path:
     folder = Path(parent) / name
     folder.mkdir()
     return folder
+
+
+def _also(
+    forms: Sequence[Form], loaded: LoadedCase, finding: Finding, recipe: Recipe, results: Path
+) -> Iterator[str]:
+    """Write other forms; yields a sentence for each that there is not."""
+    if loaded.series is None:
+        yield from ("NIfTI input has no DICOM forms." for _ in forms[:1])
+        return
+    measurements = Measurements.from_dict(finding.measurements)
+    seg = results / ArtifactName.SEG
+    material = Material(loaded.series.series, seg, measurements, recipe.uid_key)
+    for form in forms:
+        try:
+            write_form(form, material, results)
+        except NothingToDrawError as error:
+            yield f"{form}: {error.message}"
 
 
 def _deliver(results: Path, out: Path) -> None:

@@ -141,6 +141,8 @@ class Links(Schema):
     cancel: str
     seg: str | None = Field(None, description="DICOM Segmentation (DICOM input only)")
     sr: str | None = Field(None, description="DICOM SR, TID 1500 (DICOM input only)")
+    rtstruct: str | None = Field(None, description="RT Structure Set (DICOM input only)")
+    capture: str | None = Field(None, description="Zip of pictures as DICOM (DICOM input only)")
     mask: str | None = Field(None, description="NIfTI: 0 background, 1 liver, 2 tumour")
     image: str | None = Field(None, description="NIfTI: the image that was segmented")
     measurements: str | None = None
@@ -332,7 +334,9 @@ def links(job: Job) -> Links:
         for key, name in ARTIFACT_LINKS.items()
         if job.artifact(name)
     }
-    if "mask" in found:  # the image is packed when it is asked for
+    if "seg" in found:  # made when they are asked for, as the image is
+        found |= {"rtstruct": f"{base}/rtstruct", "capture": f"{base}/capture"}
+    if "mask" in found:
         found |= {"image": f"{base}/image.nii.gz", "slices": f"{base}/slices"}
     return Links(**{"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel", **found})
 

@@ -5,11 +5,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .common import app, settings_of, told_errors
+
+if TYPE_CHECKING:
+    from ..forms import Form
 
 
 @app.command()
@@ -36,10 +39,18 @@ def segment(
     series: Annotated[
         str, typer.Option(help="Key of a series from the receipt, or auto.")
     ] = "auto",
+    also: Annotated[
+        str,
+        typer.Option(
+            help="Other forms of a DICOM result, by commas: "
+            "capture, rtstruct, labelmap, deflated, viewer.",
+        ),
+    ] = "",
 ) -> None:
     """Segment one series.
 
-    Writes mask.nii.gz, measurements.json and preview.png, and seg.dcm and sr.dcm for DICOM input.
+    Writes mask.nii.gz, measurements.json and preview.png, and seg.dcm and sr.dcm for DICOM input;
+    with --also capture.zip, rtstruct.dcm, seg_labelmap.dcm, seg_deflated.dcm, sr_viewer.dcm.
     Exits with 0 when done, 2 for input that cannot be used (its code is on stderr), 1 on failure.
     """
     with told_errors():
@@ -52,12 +63,35 @@ def segment(
         settings = settings_of(engine=engine)
         options = SubmitOptions(modality, model, profile, series)
         backends = BackendCache(settings.engine, settings.threads)
+        forms = _forms(also)
         with _quiet_libraries(), console.progress_bar() as report:
             upload = Upload(tuple(inputs))
             shot = segment_into(
-                settings, upload, options, out=out, open_backend=backends, report=report
+                settings,
+                upload,
+                options,
+                out=out,
+                open_backend=backends,
+                report=report,
+                also=forms,
             )
         console.show_result(shot, str(out))
+
+
+def _forms(also: str) -> "tuple[Form, ...]":
+    from ..forms import Form
+
+    named = {
+        "capture": Form.CAPTURE,
+        "rtstruct": Form.RTSTRUCT,
+        "labelmap": Form.SEG_LABELMAP,
+        "deflated": Form.SEG_DEFLATED,
+        "viewer": Form.SR_VIEWER,
+    }
+    words = [word.strip() for word in also.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in named]:
+        raise typer.BadParameter(f"--also knows {', '.join(named)}, not {unknown[0]!r}")
+    return tuple(dict.fromkeys(named[word] for word in words))
 
 
 @contextmanager

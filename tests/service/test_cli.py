@@ -63,6 +63,23 @@ def test_a_zip_a_folder_and_files_give_the_same(tmp_path: Path, ct_zip: Path) ->
     assert dcmread(tmp_path / "out0" / "seg.dcm").Modality == "SEG"
 
 
+def test_other_forms(tmp_path: Path, ct_zip: Path, made: Any) -> None:
+    forms = ("--also", "capture, rtstruct,labelmap,deflated,viewer")
+    out = tmp_path / "out"
+    result = aqcf("segment", ct_zip, "--modality", "ct", "--out", out, *forms)
+    assert result.exit_code == 0, result.stderr
+    made_too = {"capture.zip", "rtstruct.dcm", "seg_labelmap.dcm", "seg_deflated.dcm"}
+    assert names(out) == FOR_ALL | {"seg.dcm", "sr.dcm", "sr_viewer.dcm"} | made_too
+    assert dcmread(out / "rtstruct.dcm").Modality == "RTSTRUCT"
+    nifti = made.nifti(tmp_path / "a.nii.gz")
+    result = aqcf("segment", nifti, "--modality", "ct", "--out", tmp_path / "n", *forms)
+    assert "no DICOM forms" in result.stdout
+    assert names(tmp_path / "n") == FOR_ALL
+    wrong = aqcf("segment", nifti, "--modality", "ct", "--out", out, "--also", "jpeg")
+    assert wrong.exit_code == 2
+    assert "rtstruct" in wrong.stderr
+
+
 def test_a_nifti(tmp_path: Path, made: Any) -> None:
     result = segment(tmp_path / "out", made.nifti(tmp_path / "a.nii.gz"))
     assert result.exit_code == 0

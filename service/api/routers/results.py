@@ -1,16 +1,29 @@
 """What a segmentation left: files, and pictures of its slices."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from ...container import Container
 from ...domain import ArtifactName, Job
+from ...forms import FILES, Form, form_path
 from ...images import image_path
 from ..deps import Services, Slices, viewed
 from ..responses import WholeFile, binary, problems
 from ..schemas import BASE, MeasurementReport, SliceLayout
 from ..slices import Plane, require_result
+
+SEG_FORMS: Final = {
+    "binary": Form.SEG,
+    "deflated": Form.SEG_DEFLATED,
+    "labelmap": Form.SEG_LABELMAP,
+    "labelmap_deflated": Form.SEG_LABELMAP_DEFLATED,
+}
+SR_FORMS: Final = {
+    "standard": Form.SR,
+    "labelmap": Form.SR_LABELMAP,
+    "viewer": Form.SR_VIEWER,
+}
 
 router = APIRouter(prefix=f"{BASE}/{{segmentation_id}}", tags=["results"])
 
@@ -19,6 +32,12 @@ def result_file(container: Container, job: Job, name: ArtifactName) -> WholeFile
     """A result as a response; raises ``ConflictError`` or ``NotFoundError`` without one."""
     require_result(job)
     return WholeFile(container.artifacts.path(job.id, name), job, name)
+
+
+def form_file(container: Container, job: Job, form: Form) -> WholeFile:
+    """A form of the result, made now if it is not there; raises as ``result_file``."""
+    require_result(job)
+    return WholeFile(form_path(container, job, form), job, FILES[form])
 
 
 def _download(action: ArtifactName) -> object:
@@ -31,9 +50,16 @@ def _download(action: ArtifactName) -> object:
     responses=binary("application/dicom", "DICOM Segmentation Storage") | problems(404, 409),
     summary="The DICOM-SEG",
 )
-def get_seg(container: Services, job: Annotated[Job, _download(ArtifactName.SEG)]) -> Response:
+def get_seg(
+    container: Services,
+    job: Annotated[Job, _download(ArtifactName.SEG)],
+    form: Annotated[
+        Literal["binary", "deflated", "labelmap", "labelmap_deflated"],
+        Query(description="How the mask is stored; deflated: in a deflated transfer syntax."),
+    ] = "binary",
+) -> Response:
     """For DICOM input. Segment 1: liver without tumour, segment 2: tumour."""
-    return result_file(container, job, ArtifactName.SEG)
+    return form_file(container, job, SEG_FORMS[form])
 
 
 @router.get(
@@ -42,9 +68,47 @@ def get_seg(container: Services, job: Annotated[Job, _download(ArtifactName.SEG)
     responses=binary("application/dicom", "DICOM SR, TID 1500") | problems(404, 409),
     summary="The DICOM SR",
 )
-def get_sr(container: Services, job: Annotated[Job, _download(ArtifactName.SR)]) -> Response:
+def get_sr(
+    container: Services,
+    job: Annotated[Job, _download(ArtifactName.SR)],
+    form: Annotated[
+        Literal["standard", "labelmap", "viewer"],
+        Query(
+            description="labelmap: refers to the LABELMAP. viewer: only the lesions' long axes, "
+            "drawn on their slices, as OHIF takes them; absent without a lesion."
+        ),
+    ] = "standard",
+) -> Response:
     """For DICOM input. The measurements as a structured report."""
-    return result_file(container, job, ArtifactName.SR)
+    return form_file(container, job, SR_FORMS[form])
+
+
+@router.get(
+    "/rtstruct",
+    response_class=Response,
+    responses=binary("application/dicom", "RT Structure Set Storage") | problems(404, 409),
+    summary="The contours",
+)
+def get_rtstruct(
+    container: Services, job: Annotated[Job, _download(ArtifactName.RTSTRUCT)]
+) -> Response:
+    """For DICOM input. Closed planar contours of each segment and of the whole liver; made when
+    they are asked for first."""
+    return form_file(container, job, Form.RTSTRUCT)
+
+
+@router.get(
+    "/capture",
+    response_class=Response,
+    responses=binary("application/zip", "Secondary Capture Images") | problems(404, 409),
+    summary="Pictures for a PACS",
+)
+def get_capture(
+    container: Services, job: Annotated[Job, _download(ArtifactName.CAPTURE)]
+) -> Response:
+    """For DICOM input. A zip of a secondary-capture series with the outlines burnt in; made when it
+    is asked for first."""
+    return form_file(container, job, Form.CAPTURE)
 
 
 @router.get(

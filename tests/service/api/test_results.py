@@ -5,11 +5,13 @@ import io
 import json
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from pydicom import dcmread
 
 from service.sweep import purge
 
@@ -163,3 +165,40 @@ def test_audit_has_a_row_for_each_access(live: Any, job: dict[str, Any]) -> None
         "slice",
         "delete",
     }
+
+
+def test_other_forms_of_a_dicom_result(live: Any, ct_zip: Path) -> None:
+    job = live.done(ct_zip.read_bytes())
+    links = job["links"]
+    answers = {
+        links["seg"]: ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.1.2.1"),
+        f"{links['seg']}?form=deflated": ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.1.2.1.99"),
+        f"{links['seg']}?form=labelmap": ("1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.1.2.1"),
+        f"{links['seg']}?form=labelmap_deflated": (
+            "1.2.840.10008.5.1.4.1.1.66.7",
+            "1.2.840.10008.1.2.1.99",
+        ),
+        f"{links['sr']}?form=labelmap": ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.1.2.1"),
+        f"{links['sr']}?form=viewer": ("1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.1.2.1"),
+        links["rtstruct"]: ("1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.1.2"),
+    }
+    for path, expected in answers.items():
+        response = live.http.get(path)
+        assert response.headers["content-type"] == "application/dicom", response.text
+        dataset = dcmread(io.BytesIO(response.content))
+        assert (dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID) == expected
+    pictures = live.http.get(links["capture"])
+    assert pictures.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(pictures.content)) as archive:
+        first = dcmread(io.BytesIO(archive.read(archive.namelist()[0])))
+    assert first.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    live.problem(live.http.get(f"{links['seg']}?form=jpeg"), 422, "invalid_parameter")
+    again = live.http.get(f"/v1/segmentations/{job['id']}").json()
+    assert again["links"] == links
+
+
+def test_a_nifti_result_has_no_dicom_form(live: Any, job: dict[str, Any]) -> None:
+    for path in ("seg?form=labelmap", "rtstruct", "capture"):
+        response = live.http.get(f"{BASE}/{job['id']}/{path}")
+        live.problem(response, 404, "artifact_not_found")
+    assert not {"seg", "rtstruct", "capture"} & {k for k, v in job["links"].items() if v}
