@@ -24,6 +24,7 @@ from .storage.database import Database
 from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
+from .storage.pulls import PullStore
 from .storage.workers import WorkerStore
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Container:
     workers: WorkerStore
     deliveries: DeliveryStore
     arrivals: ArrivalStore
+    pulls: PullStore
     keys: KeyStore
     audit: AuditLog
     artifacts: ArtifactStore

@@ -25,7 +25,7 @@ SAFE_KEYS = frozenset({
     "status", "outcome", "stage", "modality", "kind", "model", "profile", "engine", "method",
     "route", "status_code", "seconds", "count", "files", "series", "size_bytes", "free_bytes",
     "attempts", "deaths", "queued", "running", "host", "port", "version", "error", "where",
-    "action", "destination", "scopes", "arrival_id", "origin",
+    "action", "destination", "scopes", "arrival_id", "origin", "pull_id",
 })
 # fmt: on
 TOKEN = re.compile(r"[A-Za-z0-9_.:/{}+-]{1,80}")
@@ -124,6 +124,7 @@ class Metrics:
     jobs: Counter = field(init=False)
     stage_seconds: Histogram = field(init=False)
     rejected: Counter = field(init=False)
+    denied: Counter = field(init=False)
     jobs_now: Gauge = field(init=False)
     queue_oldest_seconds: Gauge = field(init=False)
     lane_wait_seconds: Histogram = field(init=False)
@@ -132,6 +133,12 @@ class Metrics:
     device_memory_bytes: Gauge = field(init=False)
     device_memory_used_bytes: Gauge = field(init=False)
     free_bytes: Gauge = field(init=False)
+    deliveries_now: Gauge = field(init=False)
+    deliveries_failed: Counter = field(init=False)
+    delivery_attempts: Counter = field(init=False)
+    delivery_seconds: Histogram = field(init=False)
+    delivery_oldest_seconds: Gauge = field(init=False)
+    breakers_now: Gauge = field(init=False)
     arrivals: Counter = field(init=False)
     arrivals_now: Gauge = field(init=False)
     instances: Counter = field(init=False)
@@ -149,6 +156,7 @@ class Metrics:
                 registry=self.registry,
             ),
             "rejected": self._counter("rejected", "Uploads refused, by code", ("code",)),
+            "denied": self._counter("denied", "Requests turned away", ("status",)),
             "jobs_now": Gauge(
                 "aqcf_jobs_now", "Jobs in the ledger", ("status",), registry=self.registry
             ),
@@ -185,6 +193,30 @@ class Metrics:
             "instances": self._counter("instances", "Instances received", ("origin",)),
             "instance_bytes": self._counter("instance_bytes", "Bytes received", ("origin",)),
             "associations": self._counter("associations", "DICOM associations", ("outcome",)),
+            "deliveries_now": self._gauge(
+                "deliveries_now", "Deliveries in the ledger", ("destination", "state")
+            ),
+            "deliveries_failed": self._counter(
+                "deliveries_failed", "Deliveries given up, by code", ("destination", "code")
+            ),
+            "delivery_attempts": self._counter(
+                "delivery_attempts",
+                "Attempts to deliver, by how they ended",
+                ("destination", "result"),
+            ),
+            "delivery_seconds": Histogram(
+                "aqcf_delivery_seconds",
+                "Seconds per attempt, the confirmation included",
+                ("destination",),
+                buckets=SECONDS_BUCKETS,
+                registry=self.registry,
+            ),
+            "delivery_oldest_seconds": self._gauge(
+                "delivery_oldest_seconds", "Age of the oldest unfinished delivery", ("destination",)
+            ),
+            "breakers_now": self._gauge(
+                "breakers_now", "0 closed, 1 half open, 2 open: nothing is sent", ("destination",)
+            ),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)

@@ -1,10 +1,11 @@
 """What keeps the promises over time: lost jobs are found again, old ones are purged."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from . import arrive, device
+from . import arrive, deliver, device, pull
 from .container import Container
 from .domain import Job, Status
 from .errors import ConflictError
@@ -23,9 +24,10 @@ def run_once(container: Container) -> None:
     resend(container, older_than_s=settings.stale_queued_s)
     retain(container)
     container.artifacts.tidy()
-    container.workers.forget()
     arrive.complete(container)
     arrive.tidy(container)
+    deliver.tidy(container)
+    container.workers.forget()
     measure(container)
 
 
@@ -83,6 +85,7 @@ def remove(container: Container, job_id: str) -> None:
 def measure(container: Container) -> None:
     """Refresh the gauges: of the ledger, of the disk, and of this process' lane and device."""
     arrive.measure(container)
+    deliver.measure(container)
     for status, count in container.jobs.counts().items():
         container.metrics.jobs_now.labels(status).set(count)
     container.metrics.queue_oldest_seconds.set(container.jobs.oldest_queued_s())
@@ -95,21 +98,30 @@ def measure(container: Container) -> None:
 
 @contextmanager
 def sweeping(container: Container) -> Iterator[None]:
-    """Run ``run_once`` every ``settings.sweep_s`` seconds in a thread."""
+    """Run ``run_once`` every ``settings.sweep_s`` seconds in a thread; pulls, each of which may
+    take minutes, in another; deliveries in one per destination."""
     stop = threading.Event()
-    thread = threading.Thread(target=_loop, args=(container, stop), name="sweep", daemon=True)
-    thread.start()
+    fetch = partial(pull.run_once, stopping=stop.is_set)
+    rounds: dict[str, Callable[[Container], None]] = {"sweep": run_once, "pull": fetch}
+    threads = [
+        threading.Thread(target=_loop, args=(container, stop, work), name=name, daemon=True)
+        for name, work in rounds.items()
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        yield
+        with deliver.delivering(container):
+            yield
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
-def _loop(container: Container, stop: threading.Event) -> None:
+def _loop(container: Container, stop: threading.Event, work: Callable[[Container], None]) -> None:
     while not stop.wait(container.settings.sweep_s):
         try:
-            run_once(container)
+            work(container)
         except Exception as error:  # the next round may fare better
             log.error("sweep_failed", exc_info=error)
 

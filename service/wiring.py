@@ -28,6 +28,7 @@ from .storage.database import UNREACHABLE, Database, open_database, patiently
 from .storage.deliveries import DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
+from .storage.pulls import PullStore
 from .storage.workers import WorkerStore
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def build(
         workers=workers,
         deliveries=DeliveryStore(database),
         arrivals=ArrivalStore(database),
+        pulls=PullStore(database),
         keys=keys,
         audit=AuditLog(database),
         artifacts=open_store(settings),

@@ -12,9 +12,11 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from ..container import Container
+from .denied import DeniedTrail
 from .errors import PROBLEM_JSON, install
 from .guard import Guard
-from .routers import results, segmentations, submissions, system
+from .oidc import open_oidc
+from .routers import audit, pulls, results, segmentations, submissions, system
 from .security import allowed_hosts, check_address
 from .slices import SliceCache
 
@@ -27,6 +29,7 @@ DESCRIPTION: Final = (
 TAGS: Final = [
     {"name": "segmentations", "description": "Submit images and follow what becomes of them."},
     {"name": "results", "description": "Masks, reports, measurements and pictures."},
+    {"name": "pulls", "description": "Studies that are fetched from the site's nodes."},
     {"name": "service", "description": "Models, health and metrics."},
 ]
 
@@ -34,14 +37,17 @@ TAGS: Final = [
 def create_app(container: Container) -> FastAPI:
     """The application over ``container``, whose workers the caller starts and stops.
 
-    Raises ``UnsafeAddressError`` for a public address without API keys.
+    Raises ``UnsafeAddressError`` for a public address without API keys or an issuer of tokens,
+    ``ConfigError`` for an issuer that cannot be used.
     """
     check_address(container.settings, container.keys)
     app = bare_app()
     app.state.container = container
     app.state.slices = SliceCache(container)
     app.state.stopping = False
-    app.add_middleware(Guard, hosts=allowed_hosts(container.settings))
+    app.state.oidc = open_oidc(container.settings)
+    denied = DeniedTrail(container).record
+    app.add_middleware(Guard, hosts=allowed_hosts(container.settings), denied=denied)
     return app
 
 
@@ -59,7 +65,7 @@ def bare_app() -> FastAPI:
         redirect_slashes=False,
     )
     install(app)
-    for router in (submissions, segmentations, results, system):
+    for router in (submissions, segmentations, results, pulls, audit, system):
         app.include_router(router.router)
     app.add_api_route("/", _page, include_in_schema=False, response_class=FileResponse)
     app.mount("/web", StaticFiles(directory=WEB), name="web")

@@ -24,6 +24,7 @@ from .jobs import (
     Status,
     SubmitOptions,
 )
+from .pulls import NewPull, Pull, PullState
 from .workers import WorkerInfo
 
 __all__ = [
@@ -45,10 +46,13 @@ __all__ = [
     "JobError",
     "JobFilter",
     "NewJob",
+    "NewPull",
     "Origin",
     "Outcome",
     "Page",
     "Priority",
+    "Pull",
+    "PullState",
     "Stage",
     "Status",
     "SubmitOptions",

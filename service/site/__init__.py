@@ -25,6 +25,7 @@ from .rules import (
     contenders,
     decide,
     orientation_of,
+    possible,
     submit_options,
 )
 
@@ -52,5 +53,6 @@ __all__ = [
     "decide",
     "load_site",
     "orientation_of",
+    "possible",
     "submit_options",
 ]

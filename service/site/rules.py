@@ -112,6 +112,16 @@ def decide(site: Site, facts: SeriesFacts, origin: Origin) -> Decision:
     return Decision(first.name, first.then, tuple(considered))
 
 
+def possible(site: Site, facts: SeriesFacts, origin: Origin) -> bool:
+    """Whether some rule may take a series of which not everything is known: what is unknown is
+    taken to match, unless to be ignored."""
+    for rule in site.rules:
+        asked = rule if rule.then.ignore else _of_what_is_known(rule, facts)
+        if _refusal(asked, facts, origin) is None:
+            return not rule.then.ignore
+    return False
+
+
 def choose(site: Site, candidates: Iterable[Candidate], origin: Origin) -> tuple[Choice, ...]:
     """Decide on all series of one study: of those that a rule with ``series: best`` matches, the
     one with the greatest rank is chosen; without ranks the one with most images, then the thinnest
@@ -167,6 +177,17 @@ def _deed(then: Then) -> str:
     how += [f"priority {then.priority.value}"]
     how += [f"to {', '.join(then.destinations)}"] if then.destinations else []
     return f"{what} ({'; '.join(how)})"
+
+
+def _of_what_is_known(rule: Rule, facts: SeriesFacts) -> Rule:
+    known = {
+        "description": facts.description,
+        "body_part": facts.body_part,
+        "thickness_mm": facts.thickness_mm,
+        "orientation": facts.orientation,
+    }
+    unknown = {name: None for name, value in known.items() if value in (None, "")}
+    return rule.model_copy(update={"when": rule.when.model_copy(update=unknown)})
 
 
 def _refusal(rule: Rule, facts: SeriesFacts, origin: Origin) -> str | None:

@@ -153,6 +153,37 @@ class ArrivalRow(Base):
     last_at: Mapped[datetime]
 
 
+class PullRow(Base):
+    """``open_key`` is a hash of what is asked until the pull is finished, and NULL afterwards: the
+    same is fetched once at a time. ``worker_id`` holds the row until ``lease_until``."""
+
+    __tablename__ = "pulls"
+    __table_args__ = (Index("ix_pulls_state_next", "state", "next_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    open_key: Mapped[str | None] = mapped_column(String(64), unique=True)
+    node: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64))
+    series_uid: Mapped[str | None] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str | None] = mapped_column(String(2))
+    model: Mapped[str | None] = mapped_column(String(64))
+    profile: Mapped[str | None] = mapped_column(String(64))
+    destinations: Mapped[list[Any]]
+    priority: Mapped[str] = mapped_column(String(8))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    instances: Mapped[int] = mapped_column(default=0)
+    expected: Mapped[int | None]
+    code: Mapped[str | None] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(36))
+    worker_id: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    next_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
 class DeliveryRow(Base):
     """``worker_id`` holds the row until ``lease_until``; after that anybody may send again.
 

@@ -16,10 +16,11 @@ def upgrade() -> None:
     _create_workers()
     _create_arrivals()
     _create_deliveries()
+    _create_pulls()
 
 
 def downgrade() -> None:
-    for table in ("breakers", "deliveries", "arrivals", "workers"):
+    for table in ("pulls", "breakers", "deliveries", "arrivals", "workers"):
         op.drop_table(table)
     with op.batch_alter_table("jobs") as jobs:
         for column in JOB_COLUMNS:
@@ -110,3 +111,34 @@ def _create_deliveries() -> None:
         sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("destination", name=op.f("pk_breakers")),
     )
+
+
+def _create_pulls() -> None:
+    op.create_table(
+        "pulls",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("open_key", sa.String(length=64), nullable=True),
+        sa.Column("node", sa.String(length=64), nullable=False),
+        sa.Column("study_uid", sa.String(length=64), nullable=False),
+        sa.Column("series_uid", sa.String(length=64), nullable=True),
+        sa.Column("actor", sa.String(length=64), nullable=False),
+        sa.Column("modality", sa.String(length=2), nullable=True),
+        sa.Column("model", sa.String(length=64), nullable=True),
+        sa.Column("profile", sa.String(length=64), nullable=True),
+        sa.Column("destinations", sa.JSON(), nullable=False),
+        sa.Column("priority", sa.String(length=8), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=False),
+        sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("code", sa.String(length=64), nullable=True),
+        sa.Column("job_id", sa.String(length=36), nullable=True),
+        sa.Column("worker_id", sa.String(length=64), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pulls")),
+        sa.UniqueConstraint("open_key", name=op.f("uq_pulls_open_key")),
+    )
+    op.create_index("ix_pulls_state_next", "pulls", ["state", "next_at"], unique=False)
