@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import highdicom.sr as hd
 from pydicom.dataset import Dataset
@@ -24,7 +24,9 @@ Group: TypeAlias = (
     hd.MeasurementsAndQualitativeEvaluations | hd.VolumetricROIMeasurementsAndQualitativeEvaluations
 )
 
-SERIES_NUMBER = 9002
+SrRole: TypeAlias = Literal["sr", "sr labelmap"]
+
+SERIES_NUMBERS: Final[dict[SrRole, int]] = {"sr": 9002, "sr labelmap": 9007}
 MM3_PER_ML = 1000.0
 DECIMALS = 3
 
@@ -40,15 +42,15 @@ def build_sr(
     algorithm: Algorithm,
     uid_key: str,
     sources: Sources | None = None,
-    role: str = "sr",
+    role: SrRole = "sr",
 ) -> Dataset:
     """A report of the whole liver, each segment that holds a voxel, and each of the
     ``MAX_LESIONS`` largest lesions.
 
-    ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. ``role``: tells the UIDs of
-    reports about a BINARY and a LABELMAP apart. Lesions have
-    their own tracking UIDs (the SEG holds them together in one segment). A liver of 0 ml is
-    reported as a failed measurement, so that it cannot be read as a finding.
+    ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. ``role``:
+    tells reports about a BINARY and a LABELMAP apart. Lesions have their own tracking UIDs (the SEG
+    holds them together in one segment). A liver of 0 ml is reported as a failed
+    measurement, so that it cannot be read as a finding.
     """
     sources = sources or canonical_sources(series, uid_key)
     author = _Author(seg, sources.headers[0].SeriesInstanceUID, algorithm, uid_key)
@@ -63,7 +65,7 @@ def build_sr(
             evidence=[seg],
             content=report[0],
             series_instance_uid=derived_uid(uid_key, f"{role} series"),
-            series_number=SERIES_NUMBER,
+            series_number=SERIES_NUMBERS[role],
             sop_instance_uid=derived_uid(uid_key, f"{role} instance"),
             instance_number=1,
             manufacturer=MANUFACTURER,

@@ -80,13 +80,16 @@ def test_every_form_is_valid_and_of_the_study(done: tuple[Container, Job], form:
 def test_every_form_is_an_object_of_its_own_but_a_deflated_one(done: tuple[Container, Job]) -> None:
     uids: dict[Form, str] = {}
     series: dict[Form, str] = {}
+    numbers: set[int] = set()
     for form in Form:
         with make(*done, form) as paths:
             dataset = dcmread(paths[0], stop_before_pixels=True)
         uids[form], series[form] = dataset.SOPInstanceUID, dataset.SeriesInstanceUID
+        numbers.add(int(dataset.SeriesNumber))
     assert uids[Form.SEG] == uids[Form.SEG_DEFLATED]
     assert uids[Form.SEG_LABELMAP] == uids[Form.SEG_LABELMAP_DEFLATED]
     assert len(set(uids.values())) == len(set(series.values())) == len(Form) - 2
+    assert numbers == set(range(9001, 9008))
 
 
 def test_a_form_is_made_once(done: tuple[Container, Job]) -> None:
