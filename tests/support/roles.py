@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ QUICK: Mapping[str, str] = {
     "AQCF_MIN_FREE_BYTES": "0",
     "AQCF_PURGE_FREE_BYTES": "0",
     "AQCF_HEARTBEAT_S": "0.3",
-    "AQCF_HEARTBEAT_TIMEOUT_S": "3",
+    "AQCF_HEARTBEAT_TIMEOUT_S": "5",
     "AQCF_STALE_QUEUED_S": "0.5",
     "AQCF_SWEEP_S": "0.4",
     "OMP_NUM_THREADS": "1",
@@ -32,6 +33,7 @@ START_S = 90.0  # on a machine that has other work
 class Role:
     """A running ``aqcf`` process; its log is JSON lines."""
 
+    kind: str
     process: "subprocess.Popen[bytes]"
     log: Path
 
@@ -81,7 +83,7 @@ class Deployment:
                 stdout=stream,
                 stderr=stream,
             )
-        self.roles.append(Role(process, log))
+        self.roles.append(Role(arguments[0], process, log))
         return self.roles[-1]
 
     def gateway(self) -> Role:
@@ -91,17 +93,26 @@ class Deployment:
         wait_until(self._answers, "the gateway does not answer", START_S)
         return role
 
-    def workers(self, count: int = 1) -> list[Role]:
-        """Ready when this returns."""
-        made = [self.start("worker") for _ in range(count)]
+    def workers(self, count: int) -> list[Role]:
+        """The living workers, at least so many, ready when this returns."""
+        made = [role for role in self.living() if role.kind == "worker"]
+        made += [self.start("worker") for _ in range(count - len(made))]
         for role in made:
-            wait_until(lambda role=role: role.says("ready as"), "no ready worker", START_S)
+            wait_until(partial(role.says, "ready as"), "no ready worker", START_S)
         return made
 
-    def close(self) -> None:
-        for role in self.roles:
-            if role.process.poll() is None:
+    def kill(self, kind: str) -> None:
+        """Those that are ``gateway`` or ``worker``."""
+        for role in self.living():
+            if role.kind == kind:
                 role.kill()
+
+    def living(self) -> list[Role]:
+        return [role for role in self.roles if role.process.poll() is None]
+
+    def close(self) -> None:
+        for role in self.living():
+            role.kill()
 
     def _answers(self) -> bool:
         try:
