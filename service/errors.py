@@ -52,6 +52,12 @@ class UnknownProfileError(InputError):
     code = "unknown_profile"
 
 
+class UnknownDestinationError(InputError):
+    """The site file has no destination of this name."""
+
+    code = "unknown_destination"
+
+
 class IdempotencyKeyReusedError(InputError):
     """The same Idempotency-Key came with another input or other settings."""
 
@@ -156,3 +162,16 @@ class UnsafeAddressError(ServiceError):
     """A public address without API keys."""
 
     code = "unsafe_address"
+
+
+class UndeliverableError(ServiceError):
+    """Results that will not reach a destination later either: ``nothing_to_deliver``, or
+    ``unknown_destination`` when the site file names it no more."""
+
+    code = "nothing_to_deliver"
+
+
+class NotConfirmedError(ServiceError):
+    """A destination does not show, or does not yet report, what it took."""
+
+    code = "not_confirmed"

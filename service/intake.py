@@ -1,6 +1,7 @@
 """Take an upload in: look at it, store it, write the job down, then hand it to the queue."""
 
 import uuid
+from collections.abc import Iterable
 
 from model.errors import InputError
 from model.spec import ModelFolder
@@ -9,6 +10,7 @@ from .admission import Need, admit
 from .cases import SUFFIXES, Case, examine, settings_key
 from .container import Container
 from .domain import Job, NewJob, SubmitOptions
+from .errors import UnknownDestinationError
 from .observability import get_logger
 from .registry import profile_of
 from .storage.artifacts import full_disk_told
@@ -21,7 +23,7 @@ def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
     """The queued job for this upload, or the live one that has the same content and settings.
 
     Files below the store's staging folder are moved, others copied. Raises ``InputError`` (the
-    upload, the model, the profile), ``BusyError``, ``StorageFullError``,
+    upload, the model, the profile, a destination), ``BusyError``, ``StorageFullError``,
     ``ModelUnavailableError``; then neither a job nor a file is left behind.
     """
     try:
@@ -37,14 +39,32 @@ def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
     return job
 
 
+def check_destinations(container: Container, names: Iterable[str]) -> None:
+    """Raises ``UnknownDestinationError`` for a name that the site file does not have."""
+    known = container.site.destinations
+    if any(name not in known for name in names):
+        there = ", ".join(known) or "none"
+        raise UnknownDestinationError(f"there is no such destination; there are: {there}")
+
+
+def _check_deliverable(case: Case, options: SubmitOptions) -> None:
+    if options.destinations and case.kind != "dicom":
+        raise UnknownDestinationError(
+            "destinations take DICOM, and images that are no DICOM give no DICOM results",
+            code="no_dicom_results",
+        )
+
+
 def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tuple[Job, bool]:
     settings = container.settings
+    check_destinations(container, options.destinations)
     folder = container.models.find(options.model, options.modality)
     profile = profile_of(folder, options.profile)
     container.artifacts.require_room(settings.min_free_bytes)
     with full_disk_told(), container.artifacts.workspace() as workspace:
         opened = open_upload(upload, workspace, settings)
         case = examine(opened, options.modality, options.series, settings)
+        _check_deliverable(case, options)
         need = admit(container, case.grid, folder.spec, case.modality, profile)
         return _write_down(container, case, _new_job(case, folder, profile, options, need))
 

@@ -148,6 +148,7 @@ class Links(Schema):
     measurements: str | None = None
     preview: str | None = None
     slices: str | None = None
+    deliveries: str | None = Field(None, description="Where destinations get the results.")
 
 
 class Segmentation(Schema):
@@ -162,6 +163,7 @@ class Segmentation(Schema):
     modality: Modality
     kind: InputKind
     priority: Priority
+    destinations: list[str] = Field(description="Names of who gets the results.")
     model: ModelRef
     profile: str
     engine: str | None = None
@@ -304,6 +306,7 @@ def segmentation(job: Job) -> Segmentation:
         modality=job.modality,
         kind=job.kind,
         priority=job.priority,
+        destinations=list(job.destinations),
         model=ModelRef(id=job.model_id, sha256=job.model_sha256),
         profile=job.profile,
         engine=job.engine,
@@ -338,6 +341,8 @@ def links(job: Job) -> Links:
         found |= {"rtstruct": f"{base}/rtstruct", "capture": f"{base}/capture"}
     if "mask" in found:
         found |= {"image": f"{base}/image.nii.gz", "slices": f"{base}/slices"}
+    if job.destinations:
+        found["deliveries"] = f"{base}/deliveries"
     return Links(**{"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel", **found})
 
 

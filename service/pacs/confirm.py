@@ -38,12 +38,17 @@ class Patience:
     linger_s: float = LINGER_S
 
 
+PATIENCE = Patience()
+
+
 @dataclass(frozen=True)
 class Confirmation:
-    """``way``: how it was asked in the end. ``missing``: what it does not have, or has not yet."""
+    """``way``: how it was asked in the end. ``missing``: what it does not have, or has not yet.
+    ``waiting``: it has not answered by now, and may still do so."""
 
     way: Way
     missing: tuple[DicomObject, ...]
+    waiting: bool = False
 
 
 def confirm(
@@ -54,7 +59,7 @@ def confirm(
     commitments: Commitments,
     *,
     alive: Alive = lambda: None,
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
 ) -> Confirmation:
     """Ask in the destination's way; ``auto`` goes on to the next where one is not offered.
 
@@ -65,7 +70,7 @@ def confirm(
     denied: PacsDeniedError | None = None
     for way in ways_of(node, destination):
         try:
-            return Confirmation(way, _ask(way, inquiry, objects))
+            return _ask(way, inquiry, objects)
         except PacsDeniedError as error:
             denied = error
         except PacsRefusedError:
@@ -95,12 +100,14 @@ class _Inquiry:
     patience: Patience
 
 
-def _ask(way: Way, inquiry: _Inquiry, objects: Sequence[DicomObject]) -> tuple[DicomObject, ...]:
+def _ask(way: Way, inquiry: _Inquiry, objects: Sequence[DicomObject]) -> Confirmation:
     if way == "none":
-        return ()
+        return Confirmation(way, ())
     if way == "commitment":
-        return _by_commitment(inquiry, objects)
-    return _by_finding(inquiry, "dimse" if way == "qido" else "dicomweb", objects)
+        known = _by_commitment(inquiry, objects)
+        return Confirmation(way, () if known else tuple(objects), waiting=known is None)
+    unused = "dimse" if way == "qido" else "dicomweb"
+    return Confirmation(way, _by_finding(inquiry, unused, objects))
 
 
 def _by_finding(
@@ -126,7 +133,8 @@ def _not_found(node: Node, objects: Iterable[DicomObject], calling: str) -> Iter
         yield from (sent for sent in members if sent.sop_instance not in there)
 
 
-def _by_commitment(inquiry: _Inquiry, objects: Sequence[DicomObject]) -> tuple[DicomObject, ...]:
+def _by_commitment(inquiry: _Inquiry, objects: Sequence[DicomObject]) -> bool | None:
+    """Whether the node keeps them all; ``None`` while it has not reported."""
     node, commitments, patience = inquiry.node, inquiry.commitments, inquiry.patience
     if node.dimse is None:
         raise PacsRefusedError("storage commitment needs dimse in the node's section")
@@ -146,4 +154,4 @@ def _by_commitment(inquiry: _Inquiry, objects: Sequence[DicomObject]) -> tuple[D
     while commitments.state() is None and time.monotonic() < deadline:
         inquiry.alive()
         time.sleep(POLL_S)
-    return () if commitments.state() else tuple(objects)
+    return commitments.state()

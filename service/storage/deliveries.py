@@ -15,7 +15,7 @@ from sqlalchemy import CursorResult, Select, Update, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ..domain import Delivery, DeliveryState, Status
+from ..domain import BreakerState, Delivery, DeliveryState, Status
 from ..errors import ConflictError, NotFoundError
 from .breakers import BreakerPolicy, BreakerStore
 from .database import Database
@@ -86,10 +86,12 @@ class DeliveryStore:
         return self._all(statement.order_by(DeliveryRow.created_at.desc()).limit(limit))
 
     def due_destinations(self) -> tuple[str, ...]:
-        """Where something can be sent now, as far as the clock is asked."""
+        """Where something can be sent now; not those whose breaker is open."""
         statement = select(DeliveryRow.destination).where(_due()).distinct()
         with self._database.reading() as session:
-            return tuple(sorted(session.scalars(statement)))
+            due = sorted(session.scalars(statement))
+        states = self.breakers.states() if due else {}
+        return tuple(name for name in due if states.get(name) is not BreakerState.OPEN)
 
     def claim(self, destination: str, worker_id: str) -> Delivery | None:
         """The longest due delivery, now ``sending`` by this worker; ``None`` when nothing is due or
@@ -124,11 +126,12 @@ class DeliveryStore:
         return self._applied(_mine(delivery_id, worker_id).values(**values))
 
     def report_commitment(self, transaction_uid: str, *, committed: bool) -> bool:
-        """What the destination says of a transaction; ``False`` when nobody asked for it."""
+        """What the destination says of a transaction, which makes the delivery due; ``False`` when
+        nobody asked for it."""
         statement = (
             update(DeliveryRow)
             .where(DeliveryRow.transaction_uid == transaction_uid, DeliveryRow.state.in_(OPEN))
-            .values(committed=committed, updated_at=_now())
+            .values(committed=committed, updated_at=_now(), next_at=_now())
             .execution_options(synchronize_session=False)
         )
         return self._applied(statement)
@@ -175,6 +178,10 @@ class DeliveryStore:
         values |= {"give_up_at": self._give_up_at(), "transaction_uid": None, "committed": None}
         self._applied(statement.values(**values))
         return self.require(delivery_id)
+
+    def let_go(self, delivery_id: str, worker_id: str) -> bool:
+        """Back to who sends next; no failure is counted."""
+        return self._applied(_mine(delivery_id, worker_id).values(**_waiting(_now())))
 
     def release(self, worker_id: str) -> None:
         """Let go of what a process holds that is about to end."""

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,9 +40,10 @@ def store_scp(
     statuses: Mapping[str, int] | None = None,
     *,
     abort_after: int | None = None,
+    wait: threading.Event | None = None,
 ) -> Iterator[StoreScp]:
     """Takes ``classes`` in ``syntaxes``; answers with a status by SOP class, else success; aborts
-    instead of the answer ``abort_after``."""
+    instead of the answer ``abort_after``; answers nothing before ``wait`` is set."""
     peer = StoreScp(0)
 
     def store(event: evt.Event) -> int:
@@ -52,6 +54,8 @@ def store_scp(
         )  # fmt: skip
         if abort_after is not None and len(peer.got) > abort_after:
             event.assoc.abort()
+        if wait is not None:
+            wait.wait(30)
         return (statuses or {}).get(event.request.AffectedSOPClassUID, 0)
 
     def count(_: evt.Event) -> None:

@@ -10,7 +10,7 @@ from model.types import Modality
 
 from ...container import Container
 from ...domain import ArtifactName, Job, Priority, SubmitOptions
-from ...intake import submit
+from ...intake import check_destinations, submit
 from ...registry import profile_of
 from ..deps import Services, Writer
 from ..preferences import wait_seconds, wants_dicom
@@ -76,6 +76,10 @@ async def create_segmentation(
     priority: Annotated[
         Priority, Query(description="Urgent ones go before routine ones that wait.")
     ] = Priority.ROUTINE,
+    destination: Annotated[
+        list[str],
+        Query(max_length=16, description="Who gets the results, by name; may be given repeatedly."),
+    ] = [],  # noqa: B006  (the framework copies it)
     idempotency_key: Annotated[str | None, KEY] = None,
     prefer: Annotated[  # noqa: ARG001
         str | None, Header(description="`wait=N`: answer 200 if done in N seconds (300 at most).")
@@ -94,6 +98,7 @@ async def create_segmentation(
         idempotency_key=idempotency_key,
         actor=caller.actor,
         priority=priority,
+        destinations=tuple(dict.fromkeys(destination)),
     )
     job = await _take(request, container, options)
     wait = wait_seconds(request.headers)
@@ -115,6 +120,7 @@ async def _take(request: Request, container: Container, options: SubmitOptions) 
 def _admit(container: Container, options: SubmitOptions) -> None:
     """Refuse before the first byte what would be refused after the last."""
     settings = container.settings
+    check_destinations(container, options.destinations)
     profile_of(container.models.find(options.model, options.modality), options.profile)
     if options.idempotency_key is None:
         container.jobs.admit(queue_limit=settings.queue_limit, retry_after_s=settings.retry_after_s)

@@ -173,8 +173,8 @@ def test_no_report_in_time_is_not_yet_confirmed(objects: Any) -> None:
     ledger = Ledger()
     hasty = Patience(linger_s=0.5, report_s=0.6)
     with committing(other) as port:
-        assert asked(peer(port), objects, "commitment", ledger, hasty).missing == objects
-    assert ledger.known is None
+        found = asked(peer(port), objects, "commitment", ledger, hasty)
+    assert (found.missing, found.waiting, ledger.known) == (objects, True, None)
 
 
 def test_auto_goes_on_to_what_is_offered(objects: Any) -> None:
