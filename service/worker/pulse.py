@@ -100,8 +100,8 @@ class Pulse:
             id=container.worker_id,
             host=socket.gethostname()[:64],
             engine=self._engine,
-            device=memory and memory.device,
-            memory_bytes=container.settings.device_memory_bytes or (memory and memory.total_bytes),
+            device=None if memory is None else memory.device,
+            memory_bytes=_told_bytes(container.settings.device_memory_bytes, memory),
             models=(container.settings.default_model,) if self._engine else (),
             ready=self._is_ready(),
             running=self._running,
@@ -115,3 +115,7 @@ def _memory(engine: str | None) -> DeviceMemory | None:
     if engine is None:
         return None
     return machine_memory() if "-cpu" in engine else device_memory()
+
+
+def _told_bytes(setting: int | None, memory: DeviceMemory | None) -> int | None:
+    return setting or (None if memory is None else memory.total_bytes)
