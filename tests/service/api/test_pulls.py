@@ -1,0 +1,110 @@
+"""POST /v1/pulls: what is asked is written down, and nothing of it is repeated."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import wiring
+from service.container import Container
+from service.domain import PullState
+from service.settings import Settings
+
+STUDY = "1.2.826.0.1.3680043.8.498.4711"
+ASKED = {"study_instance_uid": STUDY, "node": "pacs", "modality": "ct"}
+
+
+@pytest.fixture
+def at_site(settings: Settings, tmp_path: Path, start: Callable[[Container], Any]) -> Iterator[Any]:
+    """A service without workers that knows two nodes."""
+    file = tmp_path / "site.yaml"
+    dimse = "dimse: {host: 127.0.0.1, port: 9, ae_title: PACS}"
+    file.write_text(
+        f"nodes: {{pacs: {{{dimse}}}, mover: {{{dimse}, retrieve: move}}}}\n"
+        "destinations: {archive: {node: pacs, by: dimse}}\n"
+    )
+    changes = {"site_file": file, "queue_limit": 3}
+    container = wiring.build(settings.model_copy(update=changes))
+    with start(container) as service:
+        yield service
+    container.database.close()
+
+
+def ask(service: Any, **changes: object) -> Any:
+    body = {name: value for name, value in (ASKED | changes).items() if value is not None}
+    return service.http.post("/v1/pulls", json=body)
+
+
+def test_a_pull_is_accepted_and_can_be_followed(at_site: Any) -> None:
+    answer = ask(at_site, profile="paper", destinations=["archive"], priority="urgent")
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert (body["state"], body["node"], body["rules"]) == ("waiting", "pacs", False)
+    assert STUDY not in answer.text
+    place = answer.headers["location"]
+    assert place == body["links"]["self"] == f"/v1/pulls/{body['id']}"
+    assert at_site.http.get(place).json() == body
+    row = at_site.container.pulls.require(body["id"])
+    assert (row.asked.study_uid, row.asked.destinations) == (STUDY, ("archive",))
+    assert (row.state, row.asked.profile, row.asked.priority) == (
+        PullState.WAITING, "paper", "urgent",
+    )  # fmt: skip
+
+
+def test_by_rules_and_the_same_twice(at_site: Any) -> None:
+    first = ask(at_site, modality=None, rules=True, node="mover")
+    assert first.status_code == 202
+    assert (first.json()["modality"], first.json()["rules"]) == (None, True)
+    assert ask(at_site, modality=None, rules=True, node="mover").json() == first.json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"study_instance_uid": None}, "invalid_parameter"),
+        ({"study_instance_uid": "1.2.*"}, "invalid_parameter"),
+        ({"study_instance_uid": "1" * 65}, "invalid_parameter"),
+        ({"series_instance_uid": ""}, "invalid_parameter"),
+        ({"modality": "us"}, "invalid_parameter"),
+        ({"modality": None}, "invalid_parameter"),
+        ({"rules": True}, "invalid_parameter"),
+        ({"rules": True, "modality": None, "profile": "paper"}, "invalid_parameter"),
+        ({"colour": "red"}, "invalid_parameter"),
+        ({"destinations": ["x"] * 17}, "invalid_parameter"),
+        ({"destinations": ["nowhere"]}, "unknown_destination"),
+        ({"node": "elsewhere"}, "unknown_node"),
+        ({"node": "mover"}, "pull_needs_rules"),
+        ({"model": "none"}, "unknown_model"),
+        ({"profile": "none"}, "unknown_profile"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(at_site: Any, changes: dict[str, Any], code: str) -> None:
+    problem = at_site.problem(ask(at_site, **changes), 422, code)
+    assert STUDY not in json.dumps(problem)
+    assert "1.2.*" not in json.dumps(problem)
+    assert at_site.container.pulls.counts() == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 10_000])
+def test_what_is_no_request_is_refused(at_site: Any, body: bytes) -> None:
+    at_site.problem(at_site.http.post("/v1/pulls", content=body), 422, "invalid_parameter")
+
+
+def test_a_huge_request_is_refused(at_site: Any) -> None:
+    answer = at_site.http.post("/v1/pulls", content=b" " * 100_000)
+    at_site.problem(answer, 413, "upload_too_large")
+
+
+def test_more_than_can_wait_is_told_when_to_come_back(at_site: Any) -> None:
+    for number in range(3):
+        assert ask(at_site, study_instance_uid=f"{STUDY}.{number}").status_code == 202
+    answer = ask(at_site)
+    at_site.problem(answer, 429, "queue_full")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("name", ["none", "0" * 32, "%00"])
+def test_what_is_not_there_is_not_found(at_site: Any, name: str) -> None:
+    at_site.problem(at_site.http.get(f"/v1/pulls/{name}"), 404, "pull_not_found")
