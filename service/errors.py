@@ -110,6 +110,12 @@ class ForbiddenError(ServiceError):
     code = "forbidden"
 
 
+class IssuerUnavailableError(ServiceError):
+    """The issuer of bearer tokens does not answer, so that nobody can be told from anybody."""
+
+    code = "issuer_unavailable"
+
+
 class ModelUnavailableError(ServiceError):
     """No model is installed where the settings point."""
 

@@ -1,15 +1,27 @@
 """What changes a deployment, from ``AQCF_*`` variables, built once and passed in."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PACKAGED_MODELS = Path(__file__).resolve().parent.parent / "model" / "zoo"
 SECRETS = Path("/run/secrets")  # where container engines put them; a file ``aqcf_NAME`` each
 MIB = 1024**2
 GIB = 1024**3
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address, is this machine only."""
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -65,6 +77,7 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = None
     oidc_audience: str | None = None
     oidc_scope_claim: str = "scope"
+    oidc_ca: Path | None = None
 
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     otlp_endpoint: str | None = None

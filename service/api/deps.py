@@ -34,6 +34,7 @@ Services = Annotated[Container, Depends(container_of)]
 Slices = Annotated[SliceCache, Depends(slices_of)]
 Reader = Annotated[Caller, Depends(needs("read"))]
 Writer = Annotated[Caller, Depends(needs("write"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]
 
 
 def checked_id(segmentation_id: Annotated[str, JOB_PATH]) -> str:

@@ -37,10 +37,11 @@ from ..errors import (
     EmptyUploadError,
     ForbiddenError,
     IdempotencyKeyReusedError,
+    IssuerUnavailableError,
     LedgerUnavailableError,
     ModelUnavailableError,
-    NotFoundError,
     NotConfirmedError,
+    NotFoundError,
     RoleSettingsError,
     ServiceError,
     StateLockedError,
@@ -49,9 +50,9 @@ from ..errors import (
     TimeLimitError,
     TooLargeForDeviceError,
     UnauthorizedError,
-    UnknownModelError,
     UndeliverableError,
     UnknownDestinationError,
+    UnknownModelError,
     UnknownProfileError,
     UnsafeAddressError,
     UnsupportedMediaError,
@@ -71,7 +72,8 @@ HTTP_CODES: Final[Mapping[int, str]] = {
     413: "upload_too_large",
 }
 
-RETRY_S: Final = 5  # after which a database or a store that restarts is asked again
+RETRY_S: Final = 5  # after which a database, a store or an issuer is asked again
+AWAY: Final = (LedgerUnavailableError, StoreUnavailableError, IssuerUnavailableError)
 
 log = get_logger(__name__)
 
@@ -115,11 +117,11 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     UploadTimeoutError: 408,
     UnknownModelError: 422,
     UnknownProfileError: 422,
-    IdempotencyKeyReusedError: 422,
-    NotFoundError: 404,
     UnknownDestinationError: 422,
     NotConfirmedError: 502,
     UndeliverableError: 409,
+    IdempotencyKeyReusedError: 422,
+    NotFoundError: 404,
     ConflictError: 409,
     CancelledError: 409,
     BusyError: 429,
@@ -130,6 +132,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     MisdirectedError: 421,
     LedgerUnavailableError: 503,
     StoreUnavailableError: 503,
+    IssuerUnavailableError: 503,
     ModelUnavailableError: 503,
     PacsUnavailableError: 503,
     PacsDeniedError: 502,
@@ -235,7 +238,7 @@ def _field(found: Mapping[str, Any]) -> dict[str, str]:
 def _headers(error: AqcfError) -> dict[str, str] | None:
     if isinstance(error, BusyError):
         return {"Retry-After": str(error.retry_after_s)}
-    if isinstance(error, LedgerUnavailableError | StoreUnavailableError):
+    if isinstance(error, AWAY):
         return {"Retry-After": str(RETRY_S)}
     if isinstance(error, UnauthorizedError):
         return {"WWW-Authenticate": 'Bearer realm="aqcf"'}

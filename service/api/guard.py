@@ -9,12 +9,13 @@
 * **Headers.** A policy that lets the page load from here only; nothing is cached, sniffed, framed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,9 @@ from model.errors import AqcfError
 from ..observability import get_logger
 from .errors import CrossSiteError, MisdirectedError, problem, problem_of
 
+Denied: TypeAlias = Callable[[Scope, int], None]
+
+DENIED: Final = frozenset({401, 403})
 UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 OWN_SITES: Final = frozenset({"same-origin", "none"})
 POLICY: Final = (
@@ -43,17 +47,19 @@ log = get_logger(__name__)
 
 
 class Guard:
-    """``hosts``: the names that a Host header may hold, or ``None`` where keys protect instead."""
+    """``hosts``: the names that a Host header may hold, or ``None`` where keys protect instead.
+    ``denied`` is told of every request that is answered with 401 or 403, before the answer."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, denied: Denied) -> None:
         self.app = app
         self.hosts = hosts
+        self.denied = denied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        outgoing = _Outgoing(scope, send)
+        outgoing = _Outgoing(scope, send, self.denied)
         try:
             self._check(scope)
         except AqcfError as error:
@@ -98,12 +104,13 @@ def _own_origin(headers: Headers, host: str) -> bool:
 
 
 class _Outgoing:
-    """Adds the headers to the response and remembers its status for the log."""
+    """Adds the headers to the response, remembers its status for the log, and tells of denials."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, denied: Denied) -> None:
         self.request_id = uuid4().hex
         self.status: int | None = None
         self._scope, self._send, self._start = scope, send, perf_counter()
+        self._denied = denied
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -114,6 +121,8 @@ class _Outgoing:
             for name, value in SECURITY.items():
                 headers[name] = value
             message["headers"] = headers.raw
+            if message["status"] in DENIED:
+                await run_in_threadpool(self._denied, self._scope, message["status"])
         await self._send(message)
 
     def report(self) -> None:

@@ -1,13 +1,12 @@
 """Who is calling, and what they may do.
 
-A key (``Authorization: Bearer aqcf_…`` or ``X-API-Key``) is asked for, except where a single user
-serves themselves: bound to loopback, no key made yet, and the request from loopback and not
-through a proxy. Making the first key closes that door too.
+A key (``Authorization: Bearer aqcf_…`` or ``X-API-Key``) or a bearer token of the site's issuer is
+asked for, except where a single user serves themselves: bound to loopback, no issuer set and no key
+made yet, and the request from loopback and not through a proxy. The first key closes that door too.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
@@ -17,18 +16,21 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from ..container import Container
 from ..domain import ANONYMOUS
 from ..errors import ForbiddenError, UnauthorizedError, UnsafeAddressError
-from ..settings import Settings
-from ..storage.keys import SCOPES, KeyStore
+from ..settings import LOOPBACK_NAMES, Settings, is_loopback
+from ..storage.keys import PREFIX, SCOPES, KeyStore
+from .oidc import Oidc
 
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
-BEARER: Final = HTTPBearer(auto_error=False, description="An API key: `aqcf_<id>_<secret>`.")
+BEARER: Final = HTTPBearer(
+    auto_error=False,
+    description="An API key, `aqcf_<id>_<secret>`, or a token of the site's issuer.",
+)
 HEADER: Final = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="ApiKey")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """``actor``: the key's id, for the audit."""
+    """``actor``: the key's id, or ``oidc:`` and a hash, for the audit."""
 
     actor: str
     scopes: frozenset[str]
@@ -40,16 +42,6 @@ class Caller:
 LOCAL_USER: Final = Caller(ANONYMOUS, frozenset(SCOPES))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether ``host``, a name or an address, is this machine only."""
-    if host in LOOPBACK_NAMES:
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def allowed_hosts(settings: Settings) -> frozenset[str] | None:
     """Names for the Host check; ``None`` where any will do because keys are asked for."""
     if not is_loopback(settings.host):
@@ -59,10 +51,11 @@ def allowed_hosts(settings: Settings) -> frozenset[str] | None:
 
 def check_address(settings: Settings, keys: KeyStore) -> None:
     """Refuse to serve a public address that nobody has to log in to: ``UnsafeAddressError``."""
-    if not is_loopback(settings.host) and not keys.any_active():
+    guarded = settings.oidc_issuer is not None or keys.any_active()
+    if not is_loopback(settings.host) and not guarded:
         raise UnsafeAddressError(
             f"{settings.host} can be reached from outside and there is no API key; "
-            "make one first, or serve on 127.0.0.1"
+            "make one first, set AQCF_OIDC_ISSUER, or serve on 127.0.0.1"
         )
 
 
@@ -72,13 +65,9 @@ def caller_of(
     header: Annotated[str | None, Security(HEADER)],
 ) -> Caller:
     """The caller of a request; ``UnauthorizedError`` when nobody we know."""
-    container: Container = request.app.state.container
-    text = bearer.credentials if bearer else header
-    if text is not None:
-        return _known(container.keys, text)
-    if _local(request, container):
-        return LOCAL_USER
-    raise UnauthorizedError("this service asks for an API key (Authorization: Bearer …)")
+    caller = _identify(request, bearer.credentials if bearer else None, header)
+    request.state.actor = caller.actor  # for the audit of what is refused to them
+    return caller
 
 
 def needs(scope: str) -> Callable[[Caller], Caller]:
@@ -86,10 +75,23 @@ def needs(scope: str) -> Callable[[Caller], Caller]:
 
     def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
         if not caller.may(scope):
-            raise ForbiddenError(f"this key does not have the scope {scope!r}")
+            raise ForbiddenError(f"this key or token does not have the scope {scope!r}")
         return caller
 
     return check
+
+
+def _identify(request: Request, bearer: str | None, header: str | None) -> Caller:
+    container: Container = request.app.state.container
+    oidc: Oidc | None = request.app.state.oidc
+    if bearer is not None and oidc is not None and not bearer.startswith(f"{PREFIX}_"):
+        found = oidc.verify(bearer)
+        return Caller(found.actor, found.scopes)
+    if (text := bearer if bearer is not None else header) is not None:
+        return _known(container.keys, text)
+    if _local(request, container):
+        return LOCAL_USER
+    raise UnauthorizedError("this service asks for an API key (Authorization: Bearer …)")
 
 
 def _known(keys: KeyStore, text: str) -> Caller:
@@ -102,6 +104,7 @@ def _known(keys: KeyStore, text: str) -> Caller:
 def _local(request: Request, container: Container) -> bool:
     return (
         is_loopback(container.settings.host)
+        and container.settings.oidc_issuer is None
         and request.client is not None
         and is_loopback(request.client.host)
         and not any(name in request.headers for name in PROXY_HEADERS)

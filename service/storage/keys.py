@@ -16,7 +16,7 @@ from model.errors import ConfigError
 from ..domain import ApiKey
 from ..errors import NotFoundError
 from .database import Database
-from .tables import ApiKeyRow
+from .tables import ApiKeyRow, AuditRow
 
 PREFIX = "aqcf"
 ADOPTABLE = re.compile(r"aqcf_[0-9a-f]{8}_[A-Za-z0-9_-]{32,200}")
@@ -24,7 +24,8 @@ SCOPES = ("read", "write", "admin")
 
 
 class KeyStore:
-    """Keys look like ``aqcf_<id>_<secret>``; the id names the actor in the audit."""
+    """Keys look like ``aqcf_<id>_<secret>``; the id names the actor in the audit. No key comes or
+    goes without its audit row, which is written in the same transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,7 +44,7 @@ class KeyStore:
             id=key_id, sha256=_hash(text), scopes=sorted(scopes), created_at=datetime.now(UTC)
         )
         with self._database.writing() as session:
-            session.add(row)
+            session.add_all((row, _audit("cli", "create_key", key_id)))
             session.flush()
             return _key(row), text
 
@@ -62,7 +63,7 @@ class KeyStore:
         )
         with suppress(IntegrityError), self._database.writing() as session:  # another was faster
             if session.get(ApiKeyRow, key_id) is None:
-                session.add(row)
+                session.add_all((row, _audit("settings", "create_key", key_id)))
 
     def verify(self, text: str) -> ApiKey | None:
         """The key this text belongs to, unless it is unknown or revoked. Constant in time."""
@@ -80,7 +81,9 @@ class KeyStore:
             row = session.get(ApiKeyRow, key_id)
             if row is None:
                 raise NotFoundError("there is no API key of this id", code="key_not_found")
-            row.revoked_at = row.revoked_at or datetime.now(UTC)
+            if row.revoked_at is None:
+                row.revoked_at = datetime.now(UTC)
+                session.add(_audit("cli", "revoke_key", key_id))
 
     def all(self) -> tuple[ApiKey, ...]:
         with self._database.reading() as session:
@@ -94,6 +97,10 @@ class KeyStore:
 
 def _key(row: ApiKeyRow) -> ApiKey:
     return ApiKey(row.id, frozenset(row.scopes), row.created_at, row.revoked_at)
+
+
+def _audit(actor: str, verb: str, key_id: str) -> AuditRow:
+    return AuditRow(at=datetime.now(UTC), actor=actor, action=f"{verb}:{key_id}", job_id=None)
 
 
 def _hash(text: str) -> str:
