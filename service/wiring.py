@@ -18,10 +18,12 @@ from .audit import AuditLog
 from .container import Container, OpenBackend
 from .errors import LedgerUnavailableError, RoleSettingsError, StateLockedError
 from .lane import Lane
+from .pacs.archive import Archive
+from .pacs.find import count_instances
 from .queue import InProcessQueue, JobQueue
 from .registry import ModelRegistry
 from .settings import Settings
-from .site import load_site
+from .site import Site, load_site
 from .storage.arrivals import ArrivalStore
 from .storage.artifacts import open_store
 from .storage.database import UNREACHABLE, Database, open_database, patiently
@@ -93,6 +95,7 @@ def build(
         worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         open_backend=open_backend or BackendCache(settings.engine, settings.threads),
         site=site,
+        archive=_archive(settings, site),
         lane=Lane(settings.lanes),
     )
 
@@ -108,6 +111,14 @@ def _open_ledger(settings: Settings) -> Database:
             "the database server runs"
         ) from error
     return database
+
+
+def _archive(settings: Settings, site: Site) -> Archive | None:
+    """The node that is asked whether a study is complete, where the site names one."""
+    if site.archive is None:
+        return None
+    node = site.nodes[site.archive]
+    return Archive(lambda study_uid: count_instances(node, study_uid, calling=settings.ae_title))
 
 
 def _queue(settings: Settings, workers: WorkerStore) -> JobQueue:

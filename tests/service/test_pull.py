@@ -1,12 +1,17 @@
 """Studies are fetched from a real PACS once and completely, whatever is killed in between."""
 
+import io
+import json
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
@@ -16,6 +21,7 @@ from model.errors import InputError
 from service import pull, wiring
 from service.container import Container
 from service.domain import ArrivalState, NewPull, Origin, Priority, PullState
+from service.observability import configure_logging
 from service.pacs.retrieve import PacsSendsOnlyError
 from service.settings import Settings
 from service.site import Rule, Site, When
@@ -281,3 +287,40 @@ def test_the_running_service_does_pulls(
         made = pull.ask(container, asked())
         wait_until(lambda: container.pulls.require(made.id).state.finished, "not pulled", 30)
         assert container.pulls.require(made.id).state is PullState.DONE
+
+
+def test_the_archive_of_the_site_is_asked_for_counts(
+    settings: Settings, study: OrthancServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "site.yaml"
+    dimse = f"{{host: 127.0.0.1, port: {study.dicom_port}, ae_title: {study.ae_title}}}"
+    file.write_text(f"nodes: {{pacs: {{dimse: {dimse}}}}}\narchive: pacs")
+    container = wiring.build(settings.model_copy(update={"site_file": file}))
+    try:
+        assert container.archive is not None
+        counts = container.archive.counts(STUDY, datetime.now(UTC))
+        assert counts == {CT: 12, MR: 12}
+    finally:
+        container.database.close()
+
+
+def test_no_uid_of_a_pull_is_logged(container: Container, study: OrthancServer) -> None:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    configure_logging("debug", stream)
+    try:
+        for way in ("dicomweb", "dimse"):
+            for series in (None, "1.9"):
+                site = at_site(container, study, way)
+                pull.ask(site, asked(series_uid=series))
+                pull.run_once(site)
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        structlog.reset_defaults()
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events.count("pulled") == 2
+    assert events.count("pull_failed") == 2
+    assert STUDY not in stream.getvalue()
