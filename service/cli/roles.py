@@ -13,6 +13,10 @@ from .common import StateOption, app, settings_of, told_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="Address (AQCF_HOST; 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (AQCF_PORT; 8080).")] = None,
+    listen: Annotated[
+        bool | None,
+        typer.Option("--listen/--no-listen", help="The DICOM listener too (AQCF_LISTEN)."),
+    ] = None,
     state: StateOption = None,
 ) -> None:
     """Run the whole service in this process: API, page, worker and sweep.
@@ -23,7 +27,7 @@ def serve(
     with told_errors():
         from ..server import serve as run_server
 
-        settings = settings_of(host=host, port=port, state_dir=state)
+        settings = settings_of(host=host, port=port, listen=listen, state_dir=state)
         run_server(settings, lambda url: typer.echo(f"listening on {url}", err=True))
 
 
@@ -53,3 +57,21 @@ def worker(state: StateOption = None) -> None:
         settings = settings_of(state_dir=state)
         code = run_worker(settings, lambda name: typer.echo(f"ready as {name}", err=True))
         raise typer.Exit(code)
+
+
+@app.command()
+def listen(
+    host: Annotated[str | None, typer.Option(help="Address (AQCF_LISTEN_HOST; 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (AQCF_LISTEN_PORT; 11112).")] = None,
+    state: StateOption = None,
+) -> None:
+    """Take series in by C-STORE; the site's rules say what is done with them (AQCF_SITE_FILE).
+
+    An instance that was answered with success survives a kill. Uses AQCF_REDIS_URL and
+    AQCF_DATABASE_URL, as the gateway and the workers do.
+    """
+    with told_errors():
+        from ..listener import serve as run_listener
+
+        settings = settings_of(listen_host=host, listen_port=port, state_dir=state)
+        run_listener(settings, lambda where: typer.echo(f"listening as {where}", err=True))

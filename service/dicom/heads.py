@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.filereader import _read_file_meta_info as read_meta
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 
@@ -27,6 +28,7 @@ KEYWORDS = (
 )
 LAST = Tag("SeriesInstanceUID")
 TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in KEYWORDS]
+PREAMBLE_BYTES = 132
 PEEK_BYTES = 1024
 INFLATED_BYTES = 2**20
 READABLE = re.compile(r"[\x21-\x7e]{1,64}")
@@ -38,8 +40,9 @@ class UnreadableHeadError(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """Header values as they are; patient data. ``study_uid`` is the series' UID where the header
-    has none, because files without a study are found in practice."""
+    """Header values as they are; patient data. Where the header lacks them, the SOP class and
+    instance are the file meta's, and the study is called as the series: such files are found in
+    practice."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -71,7 +74,8 @@ def _dataset(stream: BinaryIO) -> Dataset:
         raise UnreadableHeadError
     if is_deflated(start):
         return _inflated(stream)
-    return read_partial(stream, stop_when=_behind, specific_tags=TAGS)
+    dataset: Dataset = read_partial(stream, stop_when=_behind, specific_tags=TAGS)
+    return dataset
 
 
 def _inflated(stream: BinaryIO) -> Dataset:
@@ -79,7 +83,10 @@ def _inflated(stream: BinaryIO) -> Dataset:
     begins = 144 + int.from_bytes(packed[140:144], "little")
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     data = BytesIO(engine.decompress(packed[begins:], INFLATED_BYTES))
-    return read_dataset(data, False, True, stop_when=_behind, specific_tags=TAGS)
+    dataset = read_dataset(data, False, True, stop_when=_behind, specific_tags=TAGS)
+    stream.seek(PREAMBLE_BYTES)
+    dataset.file_meta = read_meta(stream)
+    return dataset
 
 
 def _behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -89,9 +96,10 @@ def _behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 def _head(dataset: Dataset) -> Head:
     values = {keyword: text(dataset, keyword) for keyword in KEYWORDS}
     series, study = values["SeriesInstanceUID"], values["StudyInstanceUID"]
+    meta = dataset.file_meta
     head = Head(
-        sop_class_uid=values["SOPClassUID"],
-        sop_instance_uid=values["SOPInstanceUID"],
+        sop_class_uid=values["SOPClassUID"] or text(meta, "MediaStorageSOPClassUID"),
+        sop_instance_uid=values["SOPInstanceUID"] or text(meta, "MediaStorageSOPInstanceUID"),
         series_uid=series,
         study_uid=study or series,
         modality=values["Modality"].upper(),

@@ -1,0 +1,18 @@
+"""The DICOM listener: a storage SCP that writes instances to disk and lets the sweep judge them.
+
+pynetdicom would log what it is sent; its own loggers say nothing here.
+"""
+
+from .callers import check_listen_address
+from .contexts import IMAGE_SYNTAXES, is_storage
+from .process import serve
+from .server import Extension, listening
+
+__all__ = [
+    "IMAGE_SYNTAXES",
+    "Extension",
+    "check_listen_address",
+    "is_storage",
+    "listening",
+    "serve",
+]

@@ -1,0 +1,36 @@
+"""``aqcf listen``: the listener alone; workers are other processes, on this host or others."""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+
+from prometheus_client import start_http_server
+
+from .. import sweep
+from ..observability import configure_logging
+from ..settings import Settings
+from ..wiring import deployed
+from .server import Extension, listening
+
+
+def serve(
+    settings: Settings, ready: Callable[[str], None], extensions: Sequence[Extension] = ()
+) -> None:
+    """Listen until a signal comes; ``ready`` is called with the address.
+
+    Raises ``RoleSettingsError``, ``LedgerUnavailableError``, ``UnsafeAddressError``,
+    ``ServiceError`` (``address_unavailable``, ``unusable_certificate``).
+    """
+    configure_logging(settings.log_level)
+    leave = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave.set())
+    with (
+        deployed(settings) as container,
+        sweep.sweeping(container),
+        listening(container, extensions) as (host, port),
+    ):
+        if settings.metrics_port is not None:
+            start_http_server(settings.metrics_port, registry=container.metrics.registry)
+        ready(f"{settings.ae_title} at {host}:{port}")
+        leave.wait()
