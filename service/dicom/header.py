@@ -8,7 +8,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes
 
 from .filebytes import NotDicomError, Parsed, TooLargeError, parse
-from .planes import PER_FRAME, PLANE_TAGS, SHARED, Plane, SourceFile, planes_of
+from .planes import (
+    PER_FRAME,
+    PLANE_TAGS,
+    SHARED,
+    Concatenation,
+    Plane,
+    SourceFile,
+    planes_of,
+)
 from .truncation import is_truncated
 from .values import integer, items, number, text, texts
 
@@ -36,6 +44,10 @@ FILE_TAGS = (
     "PixelRepresentation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "ConcatenationFrameOffsetNumber",
 )
 TAGS = [*FILE_TAGS, *PLANE_TAGS, SHARED, PER_FRAME]
 NOT_IMAGES = frozenset(
@@ -71,7 +83,8 @@ SCOUTS = re.compile(r"\b(locali[sz]er|scout|survey|surview|topogram)\b", re.IGNO
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """What a header says of its series. Client data: for the receipt and the ranking only."""
+    """What a header says of its series. Client data: for the receipt and the ranking only.
+    ``phase``: the contrast phase that it names, see ``phases``."""
 
     uid: str
     study_uid: str
@@ -81,6 +94,7 @@ class SeriesFacts:
     body_part: str
     field_strength: float | None
     gradient_echo: bool
+    phase: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,19 @@ def _source_file(path: Path, parsed: Parsed) -> SourceFile:
         photometric=text(dataset, "PhotometricInterpretation").upper(),
         samples=integer(dataset, "SamplesPerPixel") or 1,
         padding=_padding(dataset),
+        concatenation=_concatenation(dataset),
+    )
+
+
+def _concatenation(dataset: Dataset) -> Concatenation | None:
+    uid = text(dataset, "ConcatenationUID")
+    if not uid:
+        return None
+    return Concatenation(
+        uid=uid,
+        number=integer(dataset, "InConcatenationNumber") or 0,
+        total=integer(dataset, "InConcatenationTotalNumber"),
+        offset=integer(dataset, "ConcatenationFrameOffsetNumber"),
     )
 
 

@@ -22,7 +22,8 @@ def outline_at(mask: MaskArray, place: float) -> MaskArray:
     """
     nearest = round(place)
     if abs(place - nearest) < ON_GRID:
-        return mask[nearest]
+        own: MaskArray = mask[nearest]
+        return own
     below = int(place)
     pair = mask[below : below + 2]
     box = bounding_box(pair != BACKGROUND, margin=1)

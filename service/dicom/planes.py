@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from pydicom.dataset import Dataset
 
+from .diffusion import PRIVATE_TAGS, private_b_value
 from .filebytes import PixelSpan
 from .values import floats, integer, items, number, raw, text, texts
 
@@ -19,20 +20,29 @@ _T = TypeVar("_T")
 SPLITTERS = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
+    "TemporalPositionTimeOffset",
     "StackID",
     "EchoNumbers",
     "EchoTime",
     "EffectiveEchoTime",
     "ComplexImageComponent",
     "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "InversionTime",
+    "InversionTimes",
     "TriggerTime",
+    "NominalCardiacTriggerDelayTime",
+    "ContrastBolusAgentPhase",
     "AcquisitionNumber",
+    "SequenceName",
+    "SeriesDescription",
     "AcquisitionTime",
+    "AcquisitionDateTime",
     "FrameAcquisitionDateTime",
     "ContentTime",
     "ConvolutionKernel",
 )
+INSTANCE = "multi-frame instance"  # the last thing tried: files that are stacks of their own
 PLANE_TAGS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -43,9 +53,21 @@ PLANE_TAGS = (
     "RescaleIntercept",
     "InstanceNumber",
     *SPLITTERS,
+    *PRIVATE_TAGS,
 )
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """One multi-frame image cut into several instances (PS3.3 C.7.6.16.2.2.4). ``offset``: frames
+    before this part's first, ``None`` where the header does not say; ``total``: of parts."""
+
+    uid: str
+    number: int
+    total: int | None
+    offset: int | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +93,7 @@ class SourceFile:
     photometric: str
     samples: int
     padding: tuple[int, int] | None
+    concatenation: Concatenation | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +145,24 @@ def _plane(file: SourceFile, frame: int | None, sources: tuple[Dataset, ...]) ->
         thickness=_first(number, sources, "SliceThickness"),
         image_type=_image_type(sources),
         rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
-        number=frame or _first(integer, sources, "InstanceNumber") or 0,
-        splitters=_splitters(sources),
+        number=_number(file, frame, sources),
+        splitters=_splitters(sources) | _instance(file, frame, sources),
     )
+
+
+def _number(file: SourceFile, frame: int | None, sources: Sources) -> int:
+    """The frame of the whole image, or the instance number."""
+    if frame is None:
+        return _first(integer, sources, "InstanceNumber") or 0
+    part = file.concatenation
+    return frame + (part.offset or 0 if part else 0)
+
+
+def _instance(file: SourceFile, frame: int | None, sources: Sources) -> dict[str, Hashable]:
+    if frame is None:
+        return {}
+    whole = file.concatenation.uid if file.concatenation else file.sop_instance_uid
+    return {INSTANCE: (float(_first(integer, sources[-1:], "InstanceNumber") or 0), whole)}
 
 
 def _first(read: Callable[[Dataset, str], _T | None], sources: Sources, keyword: str) -> _T | None:
@@ -151,6 +189,8 @@ def _splitters(sources: Sources) -> dict[str, Hashable]:
         value = next((text(source, keyword) for source in sources if keyword in source), "")
         if value:
             found[keyword] = _comparable(value)
+    if "DiffusionBValue" not in found and (private := private_b_value(sources[-1])) is not None:
+        found["DiffusionBValue"] = _comparable(str(private))
     indices = _first(raw, sources, "DimensionIndexValues") or ()
     for axis, index in enumerate(indices if hasattr(indices, "__iter__") else (), start=1):
         found[f"dimension {axis}"] = _comparable(str(index))
@@ -160,6 +200,6 @@ def _splitters(sources: Sources) -> dict[str, Hashable]:
 def _comparable(value: str) -> tuple[float, str]:
     """Sorts numbers as numbers and everything else as text."""
     try:
-        return float(value), ""
+        return float(value.strip("[]")), ""  # one value of several is written as a list
     except ValueError:
         return math.inf, value

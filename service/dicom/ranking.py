@@ -8,10 +8,11 @@ Compared in this order, the first difference decides:
 4. not diffusion weighted;
 5. the header names liver or abdomen;
 6. not another body part by its name;
-7. MR gradient echo: in phase, before unknown, before out of phase;
-8. ORIGINAL before DERIVED;
-9. how much of 300 mm along the slices is covered (in steps of 20 mm);
-10. more slices; 11. finer spacing; 12. lower series number, then the order in the receipt.
+7. MR: in phase, before unknown or water, before out of phase, before fat;
+8. CT: a phase named portal venous, before none named, before another;
+9. ORIGINAL before DERIVED;
+10. how much of 300 mm along the slices is covered (in steps of 20 mm);
+11. more slices; 12. finer spacing; 13. lower series number, then the order in the receipt.
 """
 
 import math
@@ -19,6 +20,7 @@ import re
 
 from .geometry import NativeGrid
 from .header import SeriesFacts
+from .phases import PORTAL, dixon
 from .planes import Plane
 
 LIVER_HEIGHT_MM = 80.0
@@ -28,7 +30,8 @@ AXIAL_COSINE = 0.8
 FAT_WATER_HZ_PER_TESLA = 145.0  # 3.4 ppm at 42.58 MHz/T
 NO_ANATOMY = frozenset(
     {"ADC", "FA", "MIP", "MINIP", "SUBTRACTION", "PROJECTION IMAGE", "PHASE", "PHASE MAP", "P",
-     "T1 MAP", "T2 MAP", "R2", "T2_STAR", "PARAMETRIC", "SCREENSHOT"}
+     "T1 MAP", "T2 MAP", "R2", "R2_STAR", "R2STAR", "T2_STAR", "T2STAR", "FF", "FAT_FRACTION",
+     "FATFRAC", "PARAMETRIC", "SCREENSHOT"}
 )  # fmt: skip
 HERE = re.compile(r"liver|hepat|leber|foie|abdom|\babd", re.IGNORECASE)
 ELSEWHERE = re.compile(
@@ -50,7 +53,8 @@ def rank(facts: SeriesFacts, planes: tuple[Plane, ...], grid: NativeGrid) -> tup
         not _diffusion(first),
         HERE.search(words) is not None,
         ELSEWHERE.search(words) is None,
-        _phase(facts, first),
+        _echo_phase(facts, first),
+        _contrast(facts),
         "DERIVED" not in first.image_type,
         math.floor(min(height, ENOUGH_MM) / COVER_STEP_MM),
         grid.slices,
@@ -59,13 +63,18 @@ def rank(facts: SeriesFacts, planes: tuple[Plane, ...], grid: NativeGrid) -> tup
     )
 
 
-def _phase(facts: SeriesFacts, plane: Plane) -> int:
-    """1 in phase, -1 out of phase, 0 unknown or not applicable."""
-    kinds = set(plane.image_type)
-    if kinds & {"IN_PHASE", "IP"}:
-        return 1
-    if kinds & {"OUT_PHASE", "OPP_PHASE", "OP"}:
-        return -1
+def _contrast(facts: SeriesFacts) -> int:
+    """Portal venous is what models of the liver are trained on, in CT."""
+    if facts.modality == "MR" or facts.phase is None:
+        return 0
+    return 1 if facts.phase == PORTAL else -1
+
+
+def _echo_phase(facts: SeriesFacts, plane: Plane) -> int:
+    """1 in phase, -1 out of phase, -2 fat, 0 unknown, water or not applicable."""
+    told = dixon(plane.image_type)
+    if told is not None:
+        return {"in phase": 1, "water": 0, "out of phase": -1, "fat": -2}[told]
     echo = plane.splitters.get("EchoTime")
     milliseconds = echo[0] if isinstance(echo, tuple) else math.inf
     if not (facts.gradient_echo and facts.field_strength and math.isfinite(milliseconds)):

@@ -19,6 +19,7 @@ REASONS = {
     "truncated_pixel_data": "the pixel data ends before the image does",
     "unsupported_pixel_format": "pixels of an unsupported kind (syntax, floating point, or bits)",
     "input_too_large": "more voxels declared than this service accepts",
+    "incomplete_concatenation": "parts of a multi-frame image are missing",
     "invalid_geometry": "frames without the description that a multi-frame image needs",
 }
 

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from model.types import Modality
 
+from .concatenation import lacking_parts, whole_image
 from .errors import DicomInputError
 from .geometry import MIN_SLICES, GateError, NativeGrid, build_grid, sort_planes
 from .header import FileRecord, SeriesFacts, read_record
+from .phases import phase_of
 from .planes import Plane
 from .quiet import quiet
 from .ranking import rank
@@ -223,6 +225,8 @@ class _Gate:
         problems = sorted({record.problem for record in records if record.problem})
         if problems:
             return [_refused(facts, records, problems[0])]
+        if lacking := lacking_parts(records):
+            return [_refused(facts, records, "incomplete_concatenation", lacking=lacking)]
         planes = [plane for record in records for plane in record.planes]
         if sum(plane.file.rows * plane.file.columns for plane in planes) > self.max_voxels:
             return [_refused(facts, records, "input_too_large")]
@@ -231,7 +235,9 @@ class _Gate:
             parts = merge_kinds(split_by_kind(planes))
         except GateError as error:
             return [_rejected(facts, Part(tuple(planes)), error)]
-        return [found for part in parts for found in self._part(facts, part)]
+        told = whole_image(records)
+        found = [piece for part in parts for piece in self._part(facts, part.noting(*told))]
+        return _phased(found, records)
 
     def _part(self, facts: SeriesFacts, part: Part) -> list[_Found]:
         try:
@@ -250,6 +256,25 @@ class _Gate:
         size = (grid.rows, grid.columns)
         notes = (*part.notes, *notes, *made_up(facts, part.planes))
         return _Found(facts, len(part.planes), size, part.planes, grid, notes=notes)
+
+
+def _phased(found: list[_Found], records: Sequence[FileRecord]) -> list[_Found]:
+    """Each with the description of its own images, and the contrast phase that headers name.
+
+    One description for several stacks of different times names no phase of any.
+    """
+    facts = {record.file.path: record.facts for record in records if record.file and record.facts}
+    own = [facts[each.planes[0].file.path] for each in found]
+    telling = len(found) == 1 or len({each.description for each in own}) > 1
+    return [
+        replace(
+            each,
+            facts=replace(each.facts, description=mine.description, phase=phase),
+            notes=(*each.notes, f"{phase} phase by its header") if phase else each.notes,
+        )
+        for each, mine in zip(found, own, strict=True)
+        for phase in [phase_of(each.planes[0], mine.description if telling else "")]
+    ]
 
 
 def _check_positions(groups: list[list[Plane]]) -> None:
@@ -283,10 +308,12 @@ def _rejected(facts: SeriesFacts, part: Part, error: GateError) -> _Found:
     )
 
 
-def _refused(facts: SeriesFacts, records: list[FileRecord], code: str, wanted: str = "") -> _Found:
+def _refused(
+    facts: SeriesFacts, records: list[FileRecord], code: str, wanted: str = "", lacking: str = ""
+) -> _Found:
     files = [record.file for record in records if record.file is not None]
     size = (files[0].rows, files[0].columns) if files and files[0].rows else None
-    reason = REASONS[code] + (f", not {wanted} as asked" if wanted else "")
+    reason = REASONS[code] + (f", not {wanted} as asked" if wanted else lacking)
     images = sum(max(len(record.planes), 1) for record in records)
     return _Found(facts, images, size, code=code, reason=reason)
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 
 def raw(dataset: Dataset, keyword: str) -> Any:
@@ -11,6 +12,14 @@ def raw(dataset: Dataset, keyword: str) -> Any:
     try:
         return dataset.get(keyword)
     except Exception:  # the libraries raise nearly anything on malformed values
+        return None
+
+
+def raw_at(dataset: Dataset, tag: BaseTag) -> Any:
+    """The same by tag, for elements that have no keyword."""
+    try:
+        return dataset[tag].value if tag in dataset else None
+    except Exception:
         return None
 
 

@@ -270,7 +270,10 @@ def test_receipts_of_real_series(real: Real, name: str, modality: str) -> None:
 
 def test_chaos_phases_are_split_and_the_in_phase_one_is_chosen(real: Real) -> None:
     chosen, receipt = choose(scan(real("mr_chaos_t1dual_10"), "mr"))
-    assert [line.notes for line in receipt] == [("split by echo number",)] * 2
+    assert [line.notes for line in receipt] == [
+        ("split by echo number: 1 of 2",),
+        ("split by echo number: 2 of 2",),
+    ]
     assert [line.status for line in receipt] == ["usable", "chosen"]
     assert {plane.file.path.parent.name for plane in chosen.instances} == {"InPhase"}
 
