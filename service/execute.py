@@ -78,9 +78,11 @@ def _in_a_thread(work: Callable[[], None]) -> "Future[None]":
 
     def go() -> None:
         try:
-            future.set_result(work())
+            work()
         except BaseException as error:  # it is raised again where the result is asked for
             future.set_exception(error)
+        else:
+            future.set_result(None)
 
     threading.Thread(target=go, name="job", daemon=True).start()
     return future
