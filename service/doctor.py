@@ -72,11 +72,16 @@ def _is_gpu(device: str) -> bool:
 
 def _codecs() -> Iterator[Check]:
     for syntax in CODECS:
-        decoder = get_decoder(syntax)
-        missing = "; ".join(decoder.missing_dependencies) or "no decoder"
-        yield Check(
-            f"codec {syntax.name}", decoder.is_available, "" if decoder.is_available else missing
-        )
+        missing = missing_codec(syntax)
+        yield Check(f"codec {syntax.name}", not missing, missing)
+
+
+def missing_codec(syntax: UID) -> str:
+    """What this machine lacks to decode a transfer syntax; nothing where it can."""
+    decoder = get_decoder(syntax)
+    if decoder.is_available:
+        return ""
+    return "; ".join(decoder.missing_dependencies) or "no decoder"
 
 
 def _models(settings: Settings) -> Iterator[Check]:

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from ..site import DimseNode
-from .association import PATIENT, Handler, Timeouts, association, where
+from .association import PATIENT, Context, Handler, Timeouts, association, where
 from .errors import PacsRefusedError, PacsUnavailableError
 from .objects import OUT_OF_RESOURCES, RESOURCE_LIMIT, DicomObject
 
@@ -31,6 +31,7 @@ LINGER_S = 3.0
 POLL_S = 0.1
 SUCCESS, CANNOT_HANDLE = 0x0000, 0x0110
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+CONTEXTS: tuple[Context, ...] = ((StorageCommitmentPushModel, SYNTAXES),)
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,8 @@ def ask_commitment(
     offers no storage commitment.
     """
     handlers = [(evt.EVT_N_EVENT_REPORT, partial(_answering, on_report))]
-    contexts = [(StorageCommitmentPushModel, SYNTAXES)]
     title = node.calling or calling
-    with association(node, contexts, title, timeouts=timeouts, handlers=handlers) as opened:
+    with association(node, CONTEXTS, title, timeouts=timeouts, handlers=handlers) as opened:
         answer, _ = opened.send_n_action(
             _request(objects, transaction_uid),
             REQUEST,

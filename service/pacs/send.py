@@ -37,7 +37,8 @@ def send_dimse(
     Raises ``PacsUnavailableError`` when the node is not reached or breaks off, ``PacsDeniedError``
     when it lets us do nothing; then some of the objects may be stored.
     """
-    contexts = list(_contexts(objects))
+    kinds = ((sent.sop_class, sent.syntax) for sent in objects)
+    contexts = list(contexts_of(kinds))
     try:
         with association(node, contexts, node.calling or calling, timeouts=timeouts) as opened:
             return tuple(_each(opened, node, objects, alive))
@@ -62,9 +63,10 @@ def send_stow(
         return tuple(results)
 
 
-def _contexts(objects: Iterable[DicomObject]) -> Iterator[Context]:
-    """A context of its own for each syntax, so that the peer answers for each."""
-    for sop_class, syntax in dict.fromkeys((sent.sop_class, sent.syntax) for sent in objects):
+def contexts_of(kinds: Iterable[tuple[str, str]]) -> Iterator[Context]:
+    """What is proposed for objects of these SOP classes and transfer syntaxes: a context of its own
+    for each syntax, so that the peer answers for each."""
+    for sop_class, syntax in dict.fromkeys(kinds):
         yield sop_class, [syntax]
         if syntax == ExplicitVRLittleEndian:
             yield sop_class, [ImplicitVRLittleEndian]
