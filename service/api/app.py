@@ -16,7 +16,17 @@ from .denied import DeniedTrail
 from .errors import PROBLEM_JSON, install
 from .guard import Guard
 from .oidc import open_oidc
-from .routers import audit, deliveries, pulls, results, segmentations, submissions, system
+from .routers import (
+    arrivals,
+    audit,
+    deliveries,
+    pulls,
+    results,
+    segmentations,
+    stow,
+    submissions,
+    system,
+)
 from .security import allowed_hosts, check_address
 from .slices import SliceCache
 
@@ -30,9 +40,14 @@ TAGS: Final = [
     {"name": "segmentations", "description": "Submit images and follow what becomes of them."},
     {"name": "results", "description": "Masks, reports, measurements and pictures."},
     {"name": "pulls", "description": "Studies that are fetched from the site's nodes."},
+    {"name": "arrivals", "description": "Series that come from the site's network."},
     {"name": "deliveries", "description": "Results on their way to the site's destinations."},
     {"name": "service", "description": "Models, health and metrics."},
 ]
+
+ROUTERS: Final = (
+    submissions, segmentations, results, stow, arrivals, pulls, deliveries, audit, system,
+)  # fmt: skip
 
 
 def create_app(container: Container) -> FastAPI:
@@ -66,7 +81,7 @@ def bare_app() -> FastAPI:
         redirect_slashes=False,
     )
     install(app)
-    for router in (submissions, segmentations, results, deliveries, pulls, audit, system):
+    for router in ROUTERS:
         app.include_router(router.router)
     app.add_api_route("/", _page, include_in_schema=False, response_class=FileResponse)
     app.mount("/web", StaticFiles(directory=WEB), name="web")

@@ -61,11 +61,23 @@ async def receive(
     ``UploadTimeoutError`` after ``silence_s`` seconds without a byte.
     """
     settings = container.settings
-    limit = settings.max_upload_bytes + FRAMING * settings.max_files
-    _check_declared(request, limit)
     receiver = await run_in_threadpool(Receiver, folder, settings, container.artifacts)
     sink = _sink(request, receiver, settings)
+    await pour(request, sink, settings, silence_s=silence_s)
+    return _some(receiver.upload())
+
+
+async def pour(
+    request: Request, sink: Sink, settings: Settings, *, silence_s: float = SILENCE_S
+) -> None:
+    """Feed the body of ``request`` to ``sink``, off the event loop, and close it.
+
+    Raises what ``sink`` raises, ``UploadTooLargeError``, ``UnsupportedMediaError`` for a content
+    encoding, ``BadMultipartError``, ``UploadTimeoutError``.
+    """
+    limit = settings.max_upload_bytes + FRAMING * settings.max_files
     try:
+        _check_declared(request, limit)
         async for block in _blocks(request, limit, silence_s):
             await run_in_threadpool(sink.feed, block)
         await run_in_threadpool(sink.finish)
@@ -73,7 +85,6 @@ async def receive(
         raise BadMultipartError("the multipart body cannot be parsed") from error
     finally:
         await run_in_threadpool(sink.close)
-    return _some(receiver.upload())
 
 
 def _check_declared(request: Request, limit: int) -> None:
