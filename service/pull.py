@@ -136,7 +136,7 @@ class _Errand:
         node = _node(self.container, self.pull.asked)
         self._renew(node)
         found = self._wanted(node)
-        self.expected = sum(one.facts.images for one in found)
+        self.expected = sum(one.instances for one in found)
         wanted = Wanted(self.pull.asked.study_uid, tuple(one.uid for one in found))
         if self.pull.asked.modality is None:
             self._for_rules(node, wanted)

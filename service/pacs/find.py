@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from model.errors import InputError
 
 from ..site import DimseNode, Node, SeriesFacts, orientation_of
-from .association import Timeouts, association, where
+from .association import Context, Timeouts, association, where
 from .errors import PacsRefusedError, PacsUnavailableError
 from .http import Web, web
 
@@ -46,15 +46,18 @@ SERIES_KEYS = (
 )
 IMAGE_KEYS = ("SOPInstanceUID", "SliceThickness", "ImageOrientationPatient", "NumberOfFrames")
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+FIND_CONTEXTS: tuple[Context, ...] = ((StudyRootFind, UNCOMPRESSED),)
 
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """A series that a node has. The UIDs are patient data. ``facts.images``: its instances."""
+    """A series that a node has. The UIDs are patient data. ``facts.images``: as many, or the frames
+    of them all, estimated from one, where an image was asked for."""
 
     study_uid: str
     uid: str
     number: int
+    instances: int
     facts: SeriesFacts
 
 
@@ -76,7 +79,7 @@ def count_instances(node: Node, study_uid: str, *, calling: str = "AQCF") -> dic
     (NumberOfSeriesRelatedInstances, 0020,1209, or counted where it does not say). Empty where it
     knows no such study."""
     found = find_series(node, study_uid, calling=calling, details=False)
-    return {one.uid: one.facts.images for one in found}
+    return {one.uid: one.instances for one in found}
 
 
 def find_instances(
@@ -133,9 +136,9 @@ def _asking(node: Node, calling: str) -> Iterator[_Questions]:
         with web(node.dicomweb, web_timeout_of(node)) as client:
             yield _Qido(client)
     elif node.dimse is not None:
-        dimse, contexts = node.dimse, [(StudyRootFind, UNCOMPRESSED)]
+        dimse = node.dimse
         title = dimse.calling or calling
-        with association(dimse, contexts, title, timeouts=timeouts_of(node)) as opened:
+        with association(dimse, FIND_CONTEXTS, title, timeouts=timeouts_of(node)) as opened:
             yield _Find(opened, dimse)
 
 
@@ -254,21 +257,23 @@ def _read(answer: Mapping[str, Any]) -> Dataset:
 
 
 def _series(study_uid: str, answer: Dataset) -> FoundSeries:
+    instances = int(_number(answer, "NumberOfSeriesRelatedInstances") or 0)
     facts = SeriesFacts(
         modality=_text(answer, "Modality").upper(),
         description=_text(answer, "SeriesDescription") or _text(answer, "ProtocolName"),
         body_part=_text(answer, "BodyPartExamined").upper(),
-        images=int(_number(answer, "NumberOfSeriesRelatedInstances") or 0),
+        images=instances,
     )
     number = int(_number(answer, "SeriesNumber") or 0)
-    return FoundSeries(study_uid, _text(answer, "SeriesInstanceUID"), number, facts)
+    uid = _text(answer, "SeriesInstanceUID")
+    return FoundSeries(study_uid, uid, number, instances, facts)
 
 
 def _counted(ask: _Questions, found: FoundSeries) -> FoundSeries:
-    if found.facts.images > 0:
+    if found.instances > 0:
         return found
     count = sum(1 for _ in ask.images(found.study_uid, found.uid))
-    return replace(found, facts=replace(found.facts, images=count))
+    return replace(found, instances=count, facts=replace(found.facts, images=count))
 
 
 def _detailed(ask: _Questions, found: FoundSeries) -> FoundSeries:
@@ -277,10 +282,14 @@ def _detailed(ask: _Questions, found: FoundSeries) -> FoundSeries:
     image = ask.one_image(found.study_uid, found.uid)
     if image is None:
         return found
-    thickness, orientation = _number(image, "SliceThickness"), orientation_of(_cosines(image))
-    return replace(
-        found, facts=replace(found.facts, thickness_mm=thickness, orientation=orientation)
+    frames = max(1, int(_number(image, "NumberOfFrames") or 1))
+    facts = replace(
+        found.facts,
+        images=found.instances * frames,
+        thickness_mm=_number(image, "SliceThickness"),
+        orientation=orientation_of(_cosines(image)),
     )
+    return replace(found, facts=facts)
 
 
 def _cosines(image: Dataset) -> list[float] | None:

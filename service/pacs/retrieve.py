@@ -50,11 +50,19 @@ IMAGES = (
     "1.2.840.10008.5.1.4.1.1.4.3",  # enhanced MR colour
     "1.2.840.10008.5.1.4.1.1.4.4",  # legacy converted enhanced MR
 )
+PICTURES = (  # of a CT's or MR's protocol or dose, among its series
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.7.2",
+    "1.2.840.10008.5.1.4.1.1.7.3",
+    "1.2.840.10008.5.1.4.1.1.7.4",
+)
 COMPRESSED: tuple[UID, ...] = (
     DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, JPEGLosslessSV1,
     JPEGLossless, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000,
     JPEGBaseline8Bit, JPEGExtended12Bit, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K,
 )  # fmt: skip
+OF_PICTURES = (JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless)
+MOVE_CONTEXTS: tuple[Context, ...] = ((MOVE, UNCOMPRESSED),)
 WHOLE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 UNKNOWN_DESTINATION = 0xA801  # PS3.4 C.4.2.1.5
 SOME_FAILED = 0xB000
@@ -127,8 +135,7 @@ def move(
     if dimse is None:
         raise PacsRefusedError("the node has no dimse, which C-MOVE needs")
     sent = 0
-    contexts: list[Context] = [(MOVE, UNCOMPRESSED)]
-    with _opened(node, dimse, contexts, calling) as opened:
+    with _opened(node, dimse, MOVE_CONTEXTS, calling) as opened:
         for uid in _checked(wanted):
             before = sent
             for status, _ in opened.send_c_move(_series(wanted.study_uid, uid), to, MOVE):
@@ -194,16 +201,14 @@ def _get(node: Node, wanted: Wanted, incoming: Incoming, calling: str) -> None:
     dimse = node.dimse
     if dimse is None:
         return
-    storing = [(image, [syntax]) for image in IMAGES for syntax in COMPRESSED]
-    contexts: list[Context] = [(GET, UNCOMPRESSED), *((image, UNCOMPRESSED) for image in IMAGES)]
     receiver = _Receiver(incoming)
     options = {
         "handlers": [(evt.EVT_C_STORE, receiver.take)],
-        "negotiation": [build_role(image, scp_role=True) for image in IMAGES],
+        "negotiation": [build_role(image, scp_role=True) for image in (*IMAGES, *PICTURES)],
     }
     with ExitStack() as stack:
         try:
-            opening = _opened(node, dimse, [*contexts, *storing], calling, **options)
+            opening = _opened(node, dimse, get_contexts(), calling, **options)
             opened = stack.enter_context(opening)
         except PacsRefusedError as error:
             raise PacsSendsOnlyError(SENDS_ONLY) from error
@@ -211,6 +216,15 @@ def _get(node: Node, wanted: Wanted, incoming: Incoming, calling: str) -> None:
             for status, _ in opened.send_c_get(_series(wanted.study_uid, uid), GET):
                 receiver.check()
                 _check(status, dimse, "C-GET")
+
+
+def get_contexts() -> list[Context]:
+    """At most 128 (PS3.8 9.3.2.2). One syntax in each: the node sends every image as it has it."""
+    every = (*UNCOMPRESSED, *COMPRESSED)
+    contexts: list[Context] = [(GET, UNCOMPRESSED)]
+    contexts += [(image, [syntax]) for image in IMAGES for syntax in every]
+    contexts += [(picture, UNCOMPRESSED) for picture in PICTURES]
+    return contexts + [(PICTURES[0], [syntax]) for syntax in OF_PICTURES]
 
 
 class _Receiver:

@@ -136,6 +136,12 @@ class OrthancServer:
         with self.http() as http:
             return len(http.get(f"/{kind}").raise_for_status().json())
 
+    def tags(self, kind: str, keyword: str) -> list[str]:
+        """A main DICOM tag of each of the ``studies``, ``series`` or ``instances``."""
+        with self.http() as http:
+            found = http.get(f"/{kind}", params={"expand": ""}).raise_for_status().json()
+        return [one["MainDicomTags"][keyword] for one in found]
+
     def _ready(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"Orthanc ended: {(self.folder / 'log').read_text()[-2000:]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicom_phantoms import ROOT, Grid, Recipe, body, write_series
+from dicom_phantoms import ROOT, Grid, Recipe, body, write_enhanced, write_series
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -57,6 +57,16 @@ def test_series_with_what_rules_ask_of_them(
     assert second.facts == SeriesFacts("MR", "T1 in phase", "LIVER", 2.5, 8, "", "coronal")
     quick = find_series(orthanc.node(way), STUDY, details=False)
     assert [one.facts.thickness_mm for one in quick] == [None, None]
+
+
+@BOTH
+def test_frames_of_an_enhanced_image_are_images(
+    orthanc: OrthancServer, tmp_path: Path, way: str
+) -> None:
+    orthanc.load([write_enhanced(tmp_path / "enhanced.dcm", [body(GRID)], GRID)])
+    (found,) = find_series(orthanc.node(way), STUDY)
+    assert (found.instances, found.facts.images) == (1, 8)
+    assert list(count_instances(orthanc.node(way), STUDY).values()) == [1]
 
 
 @BOTH

@@ -1,6 +1,7 @@
 """Images out of a real PACS in three ways, and out of peers that break off or lie."""
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from web_peers import Answer, answering
 
 from service.errors import UploadTooLargeError
 from service.pacs.errors import PacsRefusedError, PacsUnavailableError
+from service.pacs.find import find_series
 from service.pacs.incoming import Limits, StoppedError
 from service.pacs.retrieve import PacsSendsOnlyError, Wanted, move, retrieve
 from service.site import DicomWebNode, DimseNode, Node
@@ -117,6 +119,38 @@ def test_it_stops_between_two_files(
             stopping=lambda: len(list(out.iterdir())) > 3,
         )
     assert len(pixels(sorted(out.iterdir()))) == 4
+
+
+@BOTH
+def test_real_series_of_every_syntax_come_as_they_are_stored(
+    orthanc: OrthancServer, data_dir: Path, tmp_path: Path, out: Path, way: str
+) -> None:
+    """RLE, JPEG, JPEG-LS and JPEG 2000, and colour in a secondary capture."""
+    with zipfile.ZipFile(data_dir / "dicom" / "edge_dicom2nifti_compressed.zip") as archive:
+        archive.extractall(tmp_path / "real")
+    files = [path for path in (tmp_path / "real").rglob("*") if is_dicom(path)]
+    orthanc.load(files)
+    node, stored, before = orthanc.node(way), 0, syntaxes(files)
+    for study in orthanc.tags("studies", "StudyInstanceUID"):
+        found = find_series(node, study)
+        wanted = Wanted(study, tuple(one.uid for one in found))
+        assert retrieve(node, wanted, out, PLENTY) == sum(one.instances for one in found)
+        came = [dcmread(path, stop_before_pixels=True) for path in out.iterdir()]
+        for one in came:
+            assert one.file_meta.TransferSyntaxUID == before[one.SOPInstanceUID]
+        stored += len(came)
+        for path in out.iterdir():
+            path.unlink()
+    assert stored == orthanc.count()
+
+
+def syntaxes(files: list[Path]) -> dict[str, str]:
+    heads = [dcmread(file, specific_tags=["SOPInstanceUID"]) for file in files]
+    return {one.SOPInstanceUID: one.file_meta.TransferSyntaxUID for one in heads}
+
+
+def is_dicom(path: Path) -> bool:
+    return path.is_file() and path.read_bytes()[128:132] == b"DICM"
 
 
 def test_both_interfaces_take_wado_and_a_choice_is_kept(
