@@ -3,11 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from servers import OrthancServer
+from sqlalchemy import update
 
 from service import deliver, execute, intake, wiring
 from service.container import Container
@@ -15,15 +17,21 @@ from service.domain import Delivery, DeliveryState, Job, SubmitOptions
 from service.pacs.confirm import Patience
 from service.settings import Settings
 from service.site import Site
-from service.storage.breakers import BreakerPolicy
+from service.storage.breakers import BreakerPolicy, BreakerStore
 from service.storage.deliveries import DeliveryPolicy, DeliveryStore
+from service.storage.tables import DeliveryRow
 from service.uploads import Upload
 
-QUICK = DeliveryPolicy(
+PATIENT = DeliveryPolicy(
+    first_s=600.0,
+    lease_s=600.0,
+    breaker=BreakerPolicy(failures=5, open_s=600.0, probe_s=600.0),
+)
+FORGIVING = replace(
+    PATIENT,
     first_s=0.01,
     cap_s=0.02,
-    lease_s=0.5,
-    breaker=BreakerPolicy(failures=5, open_s=0.2, cap_s=0.4, probe_s=1.0),
+    breaker=BreakerPolicy(failures=5, open_s=0.1, cap_s=0.2, probe_s=20.0),
 )
 SHORT = Patience(pause_s=0.05, report_s=10.0, linger_s=0.5)
 NUMBERS = itertools.count(1)
@@ -47,7 +55,7 @@ class Scene:
         return {item["form"]: item["state"] for item in self.found.sent}
 
     def run(self, patience: Patience = SHORT) -> Delivery:
-        """Send what is due, and tell what became of it."""
+        """One attempt, and what became of it."""
         deliver.run_destination(self.container, self.name, patience=patience)
         return self.found
 
@@ -56,8 +64,24 @@ class Scene:
         assert claimed is not None
         return claimed
 
-    def until(self, state: DeliveryState, tries: int = 400) -> Delivery:
+    def lease_ends(self) -> None:
+        """As if the claiming process had died a while ago."""
+        self.container.deliveries.release(self.container.worker_id)
+
+    def breaker_half_opens(self) -> None:
+        """As if it had been open for long enough."""
+        at_once = BreakerPolicy(failures=1, open_s=0.0)
+        BreakerStore(self.container.database, at_once).failed(self.name)
+
+    def wait_ends(self) -> None:
+        """As if the wait after a failure were over."""
+        statement = update(DeliveryRow).where(DeliveryRow.id == self.found.id)
+        with self.container.database.writing() as session:
+            session.execute(statement.values(next_at=datetime.now(UTC)))
+
+    def until(self, state: DeliveryState, tries: int = 8) -> Delivery:
         for _ in range(tries):
+            self.wait_ends()
             if self.run().state is state:
                 return self.found
         raise AssertionError(f"{self.found.state} {self.found.code}, not {state}")
@@ -77,6 +101,7 @@ def with_site(
     node: dict[str, Any],
     destination: dict[str, Any],
     profile: dict[str, Any] | None = None,
+    policy: DeliveryPolicy = PATIENT,
 ) -> Container:
     """The same container with another site file, and quick waits."""
     by = "dimse" if "dimse" in node else "dicomweb"
@@ -88,7 +113,7 @@ def with_site(
     return replace(
         container,
         site=Site.model_validate(site),
-        deliveries=DeliveryStore(container.database, QUICK),
+        deliveries=DeliveryStore(container.database, policy),
     )
 
 
@@ -109,6 +134,7 @@ class Tools:
     dimse = staticmethod(dimse)
     web = staticmethod(web)
     patience = SHORT
+    forgiving = FORGIVING
 
 
 @pytest.fixture(scope="session")
@@ -168,10 +194,11 @@ def scene(ledger: Container, job: Job) -> Callable[..., Scene]:
         *,
         profile: dict[str, Any] | None = None,
         of: Job | None = None,
+        policy: DeliveryPolicy = PATIENT,
         **destination: Any,
     ) -> Scene:
         name = f"pacs{next(NUMBERS)}"
-        container = with_site(ledger, name, node, destination, profile)
+        container = with_site(ledger, name, node, destination, profile, policy)
         made = Scene(container, of or job, name)
         assert container.deliveries.enqueue(made.job.id, [name]) == (name,)
         return made

@@ -12,7 +12,6 @@ from servers import OrthancServer, wait_until
 
 from service.deliver.senders import delivering
 from service.domain import DeliveryState
-from service.storage.deliveries import DeliveryStore
 
 DELIVERED = DeliveryState.DELIVERED
 
@@ -43,7 +42,7 @@ def test_a_pacs_killed_in_the_middle_has_everything_once(
     own_orthanc: OrthancServer, scene: NewScene, tools: Any, by: str
 ) -> None:
     node = tools.dimse(own_orthanc.dicom_port) | tools.web(own_orthanc)
-    here = scene(node, profile={"capture": "always"}, by=by)
+    here = scene(node, profile={"capture": "always"}, policy=tools.forgiving, by=by)
     with delivering(here.container, look_s=0.02):
         if by == "dimse":
             wait_until(lambda: own_orthanc.count() > 4, "nothing arrives", 30)
@@ -96,10 +95,8 @@ def test_what_is_not_finished_goes_back_when_the_process_ends(scene: NewScene, t
     gate = threading.Event()
     with store_scp(wait=gate) as peer:
         here = scene(tools.dimse(peer.port), confirm="none")
-        long = replace(here.container.deliveries.policy, lease_s=600.0)
-        owner = replace(here.container, deliveries=DeliveryStore(here.container.database, long))
         opener = threading.Timer(0.5, gate.set)
-        with delivering(owner, look_s=0.02):
+        with delivering(here.container, look_s=0.02):
             wait_until(lambda: len(peer.got) == 1, "nothing is sent", 20)
             opener.start()
         assert here.found.state is DeliveryState.PENDING

@@ -21,7 +21,7 @@ from service.domain import (
     Outcome,
 )
 from service.errors import ConflictError, NotFoundError
-from service.storage.breakers import BreakerPolicy
+from service.storage.breakers import BreakerPolicy, BreakerStore
 from service.storage.database import Database, open_database
 from service.storage.deliveries import DeliveryPolicy, DeliveryStore
 from service.storage.jobs import JobStore
@@ -31,8 +31,8 @@ QUICK = DeliveryPolicy(
     first_s=0.02,
     cap_s=0.05,
     give_up_s=60.0,
-    lease_s=0.2,
-    breaker=BreakerPolicy(failures=3, open_s=0.1, cap_s=0.2, probe_s=0.3),
+    lease_s=600.0,
+    breaker=BreakerPolicy(failures=3, open_s=600.0, cap_s=600.0, probe_s=600.0),
 )
 ME, OTHER = "worker-1", "worker-2"
 
@@ -130,12 +130,14 @@ def test_only_one_claims(jobs: JobStore, deliveries: DeliveryStore) -> None:
 
 
 def test_a_dead_sender_is_followed_when_its_lease_ends(
-    jobs: JobStore, deliveries: DeliveryStore
+    database: Database, jobs: JobStore, deliveries: DeliveryStore
 ) -> None:
     job = succeeded(jobs, "pacs")
-    assert deliveries.claim("pacs", ME)
+    dying = DeliveryStore(database, replace(QUICK, lease_s=0.05))
+    assert dying.claim("pacs", ME)
+    wait_until(lambda: deliveries.claim("pacs", OTHER) is not None, "the lease does not end")
     assert deliveries.due_destinations() == ()
-    wait_until(lambda: deliveries.claim("pacs", OTHER) is not None, "the lease does not end", 2)
+    assert deliveries.claim("pacs", ME) is None
     found = one(deliveries, job)
     assert found.attempts == 2
     assert not deliveries.renew(found.id, ME)
@@ -144,14 +146,14 @@ def test_a_dead_sender_is_followed_when_its_lease_ends(
     assert one(deliveries, job).delivered_at is not None
 
 
-def test_a_renewed_lease_lasts(jobs: JobStore, deliveries: DeliveryStore) -> None:
+def test_a_renewed_lease_lasts(
+    database: Database, jobs: JobStore, deliveries: DeliveryStore
+) -> None:
     job = succeeded(jobs, "pacs")
-    deliveries.claim("pacs", ME)
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
-        assert deliveries.renew(one(deliveries, job).id, ME)
-        assert deliveries.claim("pacs", OTHER) is None
-        time.sleep(0.02)
+    assert DeliveryStore(database, replace(QUICK, lease_s=0.05)).claim("pacs", ME)
+    assert deliveries.renew(one(deliveries, job).id, ME)
+    time.sleep(0.1)
+    assert deliveries.claim("pacs", OTHER) is None
 
 
 def test_a_stopping_process_lets_go(jobs: JobStore, deliveries: DeliveryStore) -> None:
@@ -264,7 +266,7 @@ def test_counts_and_age(jobs: JobStore, deliveries: DeliveryStore) -> None:
     assert delivered.job_id == first.id
 
 
-def test_breaker(deliveries: DeliveryStore) -> None:
+def test_breaker_opens(deliveries: DeliveryStore) -> None:
     breakers = deliveries.breakers
     assert breakers.admit("pacs")
     assert breakers.failed("pacs") is BreakerState.CLOSED
@@ -273,16 +275,22 @@ def test_breaker(deliveries: DeliveryStore) -> None:
     assert breakers.failed("pacs") is BreakerState.OPEN
     assert not breakers.admit("pacs")
     assert breakers.admit("archive"), "no destination blocks another"
-
-    wait_until(lambda: breakers.state("pacs") is BreakerState.HALF_OPEN, "it stays open", 2)
-    with ThreadPoolExecutor(8) as pool:
-        admitted = list(pool.map(lambda _: breakers.admit("pacs"), range(8)))
-    assert admitted.count(True) == 1, "one probe"
-    assert breakers.failed("pacs") is BreakerState.OPEN
-    wait_until(lambda: breakers.admit("pacs"), "no second probe", 2)
     breakers.succeeded("pacs")
     assert breakers.states() == {"pacs": BreakerState.CLOSED}
     assert breakers.failed("pacs") is BreakerState.CLOSED
+
+
+def test_breaker_lets_one_probe_through(database: Database, deliveries: DeliveryStore) -> None:
+    brief = BreakerStore(database, BreakerPolicy(failures=1, open_s=0.05, probe_s=600.0))
+    brief.failed("pacs")
+    wait_until(lambda: brief.state("pacs") is BreakerState.HALF_OPEN, "it stays open")
+    with ThreadPoolExecutor(8) as pool:
+        admitted = list(pool.map(lambda _: brief.admit("pacs"), range(8)))
+    assert admitted.count(True) == 1
+    assert brief.failed("pacs") is BreakerState.OPEN, "the probe failed"
+    wait_until(lambda: brief.admit("pacs"), "no second probe")
+    brief.succeeded("pacs")
+    assert deliveries.breakers.admit("pacs")
 
 
 def test_failures_of_many_processes_add_up(deliveries: DeliveryStore) -> None:
@@ -291,14 +299,18 @@ def test_failures_of_many_processes_add_up(deliveries: DeliveryStore) -> None:
     assert deliveries.breakers.state("pacs") is BreakerState.OPEN
 
 
-def test_an_open_breaker_stops_claims(jobs: JobStore, deliveries: DeliveryStore) -> None:
+def test_an_open_breaker_stops_claims(
+    database: Database, jobs: JobStore, deliveries: DeliveryStore
+) -> None:
     succeeded(jobs, "pacs")
     for _ in range(3):
         deliveries.breakers.failed("pacs")
     assert deliveries.due_destinations() == ()
     assert deliveries.claim("pacs", ME) is None
-    wait_until(lambda: deliveries.due_destinations() == ("pacs",), "it stays open", 2)
-    wait_until(lambda: deliveries.claim("pacs", ME) is not None, "no probe", 2)
+    deliveries.breakers.succeeded("pacs")
+    BreakerStore(database, BreakerPolicy(failures=1, open_s=0.0)).failed("pacs")
+    assert deliveries.due_destinations() == ("pacs",), "half open"
+    assert deliveries.claim("pacs", ME)
 
 
 def test_breakers_open_longer_each_time_up_to_a_cap() -> None:
