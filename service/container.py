@@ -26,6 +26,7 @@ from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 from .storage.pulls import PullStore
 from .storage.workers import WorkerStore
+from .tracing import Tracing
 
 if TYPE_CHECKING:
     from model.backends.base import Backend, Precision
@@ -62,3 +63,4 @@ class Container:
     archive: Archive | None = None
     lane: Lane = field(default_factory=Lane)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing = field(default_factory=Tracing)

@@ -164,6 +164,12 @@ class RoleSettingsError(ServiceError):
     code = "role_settings"
 
 
+class TracingUnavailableError(ServiceError):
+    """Traces are asked for, and the extra ``trace`` is not installed."""
+
+    code = "tracing_unavailable"
+
+
 class UnsafeAddressError(ServiceError):
     """A public address without API keys."""
 

@@ -4,7 +4,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from .errors import ModelUnavailableError, StoreUnavailableError, WorkerBrokenEr
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
 from .storage.artifacts import full_disk_told
+from .tracing import Span
 from .watch import Watch
 
 log = get_logger("service.execute")
@@ -54,14 +55,28 @@ def run(container: Container, job_id: str, end_process: EndProcess | None = None
     if job is None:
         return
     log.info("started", job_id=job.id, modality=job.modality, attempts=job.attempts)
-    with Watch(container, job, claim_id) as watch:
-        work = _in_a_thread(lambda: _settle(container, job, claim_id, watch))
-        if watch.guard(work):
-            work.result()
-        else:
-            watch.abandon()
-            _give_up(container, job, claim_id, end_process)
-    _tell(container, job.id)
+    with _traced(container, job) as span:
+        with Watch(container, job, claim_id, span) as watch:
+            work = _in_a_thread(lambda: _settle(container, job, claim_id, watch))
+            if watch.guard(work):
+                work.result()
+            else:
+                watch.abandon()
+                _give_up(container, job, claim_id, end_process)
+        _tell(container, job.id, span)
+
+
+def _traced(container: Container, job: Job) -> AbstractContextManager[Span]:
+    if job.attempts == 1:
+        container.tracing.past("queue", job.id, job.created_at)
+    return container.tracing.span(
+        "attempt",
+        job.id,
+        modality=job.modality,
+        model=job.model_id,
+        profile=job.profile,
+        attempts=job.attempts,
+    )
 
 
 def hand_back(container: Container) -> None:
@@ -194,11 +209,15 @@ def _drop_results(container: Container, job_id: str) -> None:
         container.artifacts.delete(job_id)
 
 
-def _tell(container: Container, job_id: str) -> None:
+def _tell(container: Container, job_id: str, span: Span) -> None:
     job = container.jobs.get(job_id)
-    if job is None or not job.status.finished:
+    if job is None:
         return
-    outcome = job.outcome or (job.error.code if job.error else "none")
+    code = job.error.code if job.error else None
+    span.tell(status=job.status, outcome=job.outcome, engine=job.engine, code=code)
+    if not job.status.finished:
+        return
+    outcome = job.outcome or code or "none"
     container.metrics.jobs.labels(job.status, outcome, job.modality).inc()
     for stage, seconds in job.seconds.items():
         container.metrics.stage_seconds.labels(stage, job.modality).observe(seconds)

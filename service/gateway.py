@@ -17,5 +17,5 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
     """
     configure_logging(settings.log_level)
     unwind_on_signals()
-    with deployed(settings) as container:
+    with deployed(settings, "gateway") as container:
         answer(container, listening)

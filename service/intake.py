@@ -27,7 +27,9 @@ def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
     ``ModelUnavailableError``; then neither a job nor a file is left behind.
     """
     try:
-        job, created = _submit(container, upload, options)
+        with container.tracing.span("intake", modality=options.modality) as span:
+            job, created = _submit(container, upload, options)
+            span.accepted(job.id, new=created)
     except InputError as error:
         container.metrics.rejected.labels(error.code).inc()
         log.info("rejected", code=error.code, modality=options.modality)

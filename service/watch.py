@@ -12,6 +12,7 @@ from .container import Container
 from .domain import Job, Stage
 from .errors import TimeLimitError
 from .observability import get_logger
+from .tracing import Span
 
 log = get_logger("service.watch")
 
@@ -22,11 +23,14 @@ class Watch:
     """A context around one running job of this process.
 
     The job tells of its progress through ``report``, which is also where it is stopped and where
-    it waits for the device. Time spent waiting there counts for no limit.
+    it waits for the device. Time spent waiting there counts for no limit. ``span`` gets its stages.
     """
 
-    def __init__(self, container: Container, job: Job, claim_id: str) -> None:
+    def __init__(
+        self, container: Container, job: Job, claim_id: str, span: Span | None = None
+    ) -> None:
         self._container = container
+        self._span = span or Span()
         self._job, self._claim_id = job, claim_id
         self._done = threading.Event()
         self._lost = threading.Event()
@@ -101,6 +105,8 @@ class Watch:
 
     def _say(self, stage: Stage, progress: float) -> None:
         now = time.monotonic()
+        if stage is not self._stage:
+            self._span.stage(stage)
         if stage is not self._stage or now - self._told_at > REPORT_EVERY_S:
             self._stage, self._told_at = stage, now
             if not self._alive(stage, progress):

@@ -32,6 +32,7 @@ from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 from .storage.pulls import PullStore
 from .storage.workers import WorkerStore
+from .tracing import open_tracing
 
 if TYPE_CHECKING:
     from model.backends.base import Backend, Engine, Precision
@@ -66,14 +67,20 @@ class BackendCache:
 
 
 def build(
-    settings: Settings, open_backend: OpenBackend | None = None, queue: JobQueue | None = None
+    settings: Settings,
+    open_backend: OpenBackend | None = None,
+    queue: JobQueue | None = None,
+    role: str = "serve",
 ) -> Container:
-    """Everything wired together; no thread runs yet. The ledger's tables are made or upgraded.
+    """Everything wired together; no thread of ours runs yet. The ledger's tables are made or
+    upgraded. ``role`` names the process in traces.
 
     The queue is Redis where the settings name one, else in this process. ``open_backend`` replaces
-    the engines, in tests. Raises ``LedgerUnavailableError``.
+    the engines, in tests. Raises ``LedgerUnavailableError``, ``TracingUnavailableError``.
     """
     site = load_site(settings.site_file)
+    worker_id = f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    tracing = open_tracing(settings.otlp_endpoint, role, worker_id)
     database = _open_ledger(settings)
     keys = KeyStore(database)
     if settings.admin_key:
@@ -92,11 +99,12 @@ def build(
         artifacts=open_store(settings),
         models=ModelRegistry(settings.models_dir, settings.default_model),
         queue=queue or _queue(settings, workers),
-        worker_id=f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        worker_id=worker_id,
         open_backend=open_backend or BackendCache(settings.engine, settings.threads),
         site=site,
         archive=_archive(settings, site),
         lane=Lane(settings.lanes),
+        tracing=tracing,
     )
 
 
@@ -130,7 +138,7 @@ def _queue(settings: Settings, workers: WorkerStore) -> JobQueue:
 
 
 @contextmanager
-def deployed(settings: Settings) -> Iterator[Container]:
+def deployed(settings: Settings, role: str = "deployed") -> Iterator[Container]:
     """One of several processes over one ledger, queue and store. Redis may be away at the start.
 
     Raises ``RoleSettingsError`` when the settings name no queue, ``LedgerUnavailableError``,
@@ -141,11 +149,12 @@ def deployed(settings: Settings) -> Iterator[Container]:
             "gateway, worker and listener meet at a Redis; set AQCF_REDIS_URL, or use `aqcf serve`"
         )
     with state_lock(settings.state_dir, shared=True):
-        container = build(settings)
+        container = build(settings, role=role)
         try:
             yield container
         finally:
             container.database.close()
+            container.tracing.close()
 
 
 @contextmanager
@@ -170,6 +179,7 @@ def embedded(settings: Settings, open_backend: OpenBackend | None = None) -> Ite
         finally:
             container.queue.stop()
             container.database.close()
+            container.tracing.close()
 
 
 @contextmanager

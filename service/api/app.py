@@ -29,6 +29,7 @@ from .routers import (
 )
 from .security import allowed_hosts, check_address
 from .slices import SliceCache
+from .traced import Traced
 
 WEB: Final = Path(__file__).resolve().parent / "web"
 DESCRIPTION: Final = (
@@ -64,6 +65,8 @@ def create_app(container: Container) -> FastAPI:
     app.state.oidc = open_oidc(container.settings)
     denied = DeniedTrail(container).record
     app.add_middleware(Guard, hosts=allowed_hosts(container.settings), denied=denied)
+    if container.tracing.enabled:
+        app.add_middleware(Traced, tracing=container.tracing)
     return app
 
 

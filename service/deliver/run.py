@@ -74,8 +74,13 @@ def _deliver(
     container: Container, delivery: Delivery, stopping: Callable[[], bool], patience: Patience
 ) -> None:
     start = perf_counter()
-    with Lease(container, delivery.id, stopping) as lease:
+    told = {"destination": delivery.destination, "attempts": delivery.attempts}
+    with (
+        container.tracing.span("delivery", delivery.job_id, **told) as span,
+        Lease(container, delivery.id, stopping) as lease,
+    ):
         word, code = _try(container, delivery, lease, patience)
+        span.tell(outcome=word, code=code)
     seconds = round(perf_counter() - start, 3)
     container.metrics.delivery_seconds.labels(delivery.destination).observe(seconds)
     _tell(container, delivery, word, code, seconds)

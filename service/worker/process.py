@@ -37,7 +37,11 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     ``RoleSettingsError``, ``LedgerUnavailableError``, ``ModelUnavailableError``, ``BackendError``.
     """
     configure_logging(settings.log_level)
-    with deployed(settings) as container, _leaving(container), sweep.sweeping(container):
+    with (
+        deployed(settings, "worker") as container,
+        _leaving(container),
+        sweep.sweeping(container),
+    ):
         _show_metrics(container)
         with Pulse(container) as pulse:
             pulse.ready(warm(container))

@@ -1,0 +1,191 @@
+"""Traces as a collector receives them, and what they cost where nobody asks for them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from collector import Collector, collecting
+from fastapi.testclient import TestClient
+from servers import OrthancServer
+
+from service import deliver, execute, intake, wiring
+from service.api.app import create_app
+from service.container import Container
+from service.domain import Status, SubmitOptions
+from service.errors import TracingUnavailableError
+from service.settings import Settings
+from service.uploads import Upload
+
+CANARY = "Zwitscherbein"
+LEAKS = (CANARY, "1.2.826.0.1.3680043.8.498.77", "19010203", "19040506", "testclient")
+CT = SubmitOptions("ct")
+STAGES = {"read", "prepare", "inference", "restore", "postprocess", "measure", "seg", "sr", "store"}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
+
+
+@contextmanager
+def traced(
+    settings: Settings, collector: Collector, role: str = "serve", **changes: Any
+) -> Iterator[Container]:
+    """A container that tells the collector; all is sent after the block."""
+    wanted = settings.model_copy(update={"otlp_endpoint": collector.url, **changes})
+    container = wiring.build(wanted, role=role)
+    try:
+        yield container
+    finally:
+        container.database.close()
+        container.tracing.close()
+
+
+def test_a_job_is_one_trace_over_two_processes(
+    settings: Settings, collector: Collector, ct_zip: Path
+) -> None:
+    """Only the id goes from one to the other."""
+    with traced(settings, collector, "gateway") as gateway:
+        job = intake.submit(gateway, Upload((ct_zip,)), CT)
+    with traced(settings, collector, "worker") as worker:
+        execute.run(worker, job.id)
+        assert worker.jobs.require(job.id).status is Status.SUCCEEDED
+    assert set(collector.paths) == {"/v1/traces"}
+
+    [intake_span], [root] = collector.named("intake"), collector.named("job")
+    assert (root.trace_id, root.parent_id) == (UUID(job.id).hex, "")
+    assert root.links == ((intake_span.trace_id, intake_span.span_id),)
+    assert intake_span.attributes["job_id"] == job.id
+    [waited], [attempt] = collector.named("queue"), collector.named("attempt")
+    for span in (waited, attempt):
+        assert (span.service, span.trace_id, span.parent_id) == (
+            "aqcf-worker",
+            root.trace_id,
+            root.span_id,
+        )
+        assert span.attributes["job_id"] == job.id
+    assert waited.start == int(job.created_at.timestamp() * 1e9)
+    assert waited.end <= attempt.start
+    assert attempt.attributes["outcome"] == "lesion_found"
+    stages = [span for span in collector.spans() if span.parent_id == attempt.span_id]
+    assert {span.name for span in stages} >= STAGES
+    for span in stages:
+        assert attempt.start <= span.start <= span.end <= attempt.end
+
+
+def test_a_request_is_its_method_route_and_status(
+    settings: Settings, collector: Collector, ct_zip: Path
+) -> None:
+    with traced(settings, collector) as container:
+        client = TestClient(create_app(container), base_url="http://127.0.0.1")
+        body = ct_zip.read_bytes()
+        foreign = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        headers = {"traceparent": foreign, "Content-Type": "application/zip"}
+        query = {"modality": "ct", "unknown": CANARY}
+        answer = client.post("/v1/segmentations", params=query, content=body, headers=headers)
+        assert answer.status_code == 202
+        client.get(f"/v1/segmentations/{CANARY}")
+        client.get(f"/{CANARY}")
+        client.request(CANARY.upper(), "/healthz")
+    [posted] = collector.named("POST /v1/segmentations")
+    assert posted.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/v1/segmentations",
+        "http.response.status_code": 202,
+    }
+    assert posted.trace_id != "ab" * 16
+    [intake_span] = collector.named("intake")
+    assert (intake_span.trace_id, intake_span.parent_id) == (posted.trace_id, posted.span_id)
+    assert collector.named("GET /v1/segmentations/{segmentation_id}")
+    assert collector.named("GET other")
+    assert any(span.name.startswith("other ") for span in collector.spans())
+    assert not [word for word in LEAKS if word.lower() in collector.text().lower()]
+
+
+def test_a_delivery_is_in_the_trace_of_its_job(
+    settings: Settings, collector: Collector, ct_zip: Path, orthanc: OrthancServer, tmp_path: Path
+) -> None:
+    site = tmp_path / "site.yaml"
+    node = f"{{host: 127.0.0.1, port: {orthanc.dicom_port}, ae_title: {orthanc.ae_title}}}"
+    site.write_text(
+        f"nodes: {{pacs: {{dimse: {node}}}}}\ndestinations: {{archive: {{node: pacs, by: dimse}}}}"
+    )
+    with traced(settings, collector, site_file=site) as container:
+        options = SubmitOptions("ct", destinations=("archive",))
+        job = intake.submit(container, Upload((ct_zip,)), options)
+        execute.run(container, job.id)
+        deliver.run_once(container)
+    [delivery] = collector.named("delivery")
+    assert delivery.trace_id == UUID(job.id).hex
+    assert delivery.attributes == {
+        "job_id": job.id,
+        "destination": "archive",
+        "attempts": 1,
+        "outcome": "delivered",
+    }
+
+
+def test_what_fails_says_its_code_and_nothing_of_the_patient(
+    settings: Settings, collector: Collector, tmp_path: Path, made: Any
+) -> None:
+    files = made.series(tmp_path / CANARY, made.phantom(), canary=CANARY)
+    archive = made.zip(tmp_path / f"{CANARY}.zip", files)
+    with traced(settings, collector) as container:
+        with pytest.raises(Exception, match="MR"):
+            intake.submit(container, Upload((archive,)), SubmitOptions("mr"))
+        job = intake.submit(container, Upload((archive,)), CT)
+        container.artifacts.delete_input(job.input_key)
+        execute.run(container, job.id)
+        code = container.jobs.require(job.id).error
+    refused, accepted = sorted(collector.named("intake"), key=lambda span: span.start)
+    assert (refused.failed, refused.attributes["code"]) == (True, "wrong_modality")
+    assert not accepted.failed
+    [attempt] = collector.named("attempt")
+    assert code is not None
+    assert (attempt.failed, attempt.attributes["code"]) == (True, code.code)
+    assert len(collector.spans()) >= 5
+    assert not [word for word in LEAKS if word.lower() in collector.text().lower()]
+
+
+def test_without_a_collector_nothing_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from service import wiring, server, worker\n"
+        "from service.api.app import create_app; from service.settings import Settings\n"
+        f"made = wiring.build(Settings(state_dir=Path({str(tmp_path)!r})))\n"
+        "create_app(made)\n"
+        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_role_without_the_extra_says_so_and_does_not_start(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from service.cli import main; sys.argv = ['aqcf', 'serve', '--port', '0']; main()"
+    )
+    places = {"AQCF_OTLP_ENDPOINT": "http://127.0.0.1:9", "AQCF_STATE_DIR": str(tmp_path / "s")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | places, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"error tracing_unavailable" in done.stderr
+    assert b"a-qcf-net[trace]" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert TracingUnavailableError.code == "tracing_unavailable"
+
+
+def test_a_collector_that_is_away_stops_nothing(settings: Settings, ct_zip: Path) -> None:
+    with collecting() as gone:
+        pass
+    with traced(settings, gone) as container:
+        job = intake.submit(container, Upload((ct_zip,)), CT)
+        execute.run(container, job.id)
+        assert container.jobs.require(job.id).status is Status.SUCCEEDED
