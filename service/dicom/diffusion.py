@@ -9,8 +9,8 @@ from .values import raw_at
 
 # Private creator, the element that names it, and the element that holds the b-value (IS).
 KEPT = (
-    ("SIEMENS MR HEADER", "00190010", "0019100C"),
-    ("GEMS_PARM_01", "00430010", "00431039"),
+    ("SIEMENS MR HEADER", Tag(0x00190010), Tag(0x0019100C)),
+    ("GEMS_PARM_01", Tag(0x00430010), Tag(0x00431039)),
 )
 PRIVATE_TAGS = tuple(tag for _, *tags in KEPT for tag in tags)
 GE_OFFSET = 1_000_000_000  # added by GE to the b-values of some sequences
@@ -19,8 +19,8 @@ GE_OFFSET = 1_000_000_000  # added by GE to the b-values of some sequences
 def private_b_value(dataset: Dataset) -> float | None:
     """s/mm2, ``None`` where no known private element tells."""
     for creator, named, held in KEPT:
-        if str(raw_at(dataset, Tag(named)) or "").strip() == creator:
-            value = _first_number(raw_at(dataset, Tag(held)))
+        if str(raw_at(dataset, named) or "").strip() == creator:
+            value = _first_number(raw_at(dataset, held))
             if value is not None:
                 return value % GE_OFFSET
     return None

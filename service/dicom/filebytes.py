@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 FileBytes: TypeAlias = bytes | mmap.mmap
+Wanted: TypeAlias = list[str] | list[BaseTag]  # keywords or tags
 PIXEL_TAGS = {(0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010)}
 MAX_INFLATED = 2**29  # bytes; a deflated data set beyond this is refused
 SMALL_INFLATED, MAX_RATIO = 2**26, 100  # and beyond this ratio once it is no longer small
@@ -58,8 +59,8 @@ class Parsed:
     marked: bool  # has the DICM prefix
 
 
-def parse(path: Path, tags: list[str]) -> Parsed:
-    """Read ``tags`` (keywords) of the header and find the pixels.
+def parse(path: Path, tags: Wanted) -> Parsed:
+    """Read ``tags`` of the header and find the pixels.
 
     Raises ``NotDicomError`` when the file is something else, ``TooLargeError`` for a deflate bomb,
     and whatever pydicom raises on a corrupt header.
@@ -107,7 +108,7 @@ def is_deflated(data: FileBytes) -> bool:
     return has_prefix(data) and DeflatedExplicitVRLittleEndian.encode() in data[:1024]
 
 
-def _parse_plain(data: FileBytes, tags: list[str]) -> Parsed:
+def _parse_plain(data: FileBytes, tags: Wanted) -> Parsed:
     stream: Any = data if isinstance(data, mmap.mmap) else BytesIO(data)
     stream.seek(0)
     dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
@@ -118,7 +119,7 @@ def _parse_plain(data: FileBytes, tags: list[str]) -> Parsed:
     return Parsed(dataset, syntax, bool(little), pixels, len(data), has_prefix(data))
 
 
-def _parse_deflated(data: FileBytes, tags: list[str]) -> Parsed:
+def _parse_deflated(data: FileBytes, tags: Wanted) -> Parsed:
     meta, inflated = _inflate(data)
     stream = BytesIO(inflated)
     wanted: list[BaseTag | int] = [Tag(tag) for tag in tags]

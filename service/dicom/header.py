@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import AllTransferSyntaxes
 
+from .diffusion import PRIVATE_TAGS
 from .filebytes import NotDicomError, Parsed, TooLargeError, parse
 from .planes import (
     PER_FRAME,
@@ -18,7 +20,7 @@ from .planes import (
     planes_of,
 )
 from .truncation import is_truncated
-from .values import integer, items, number, text, texts
+from .values import has, integer, items, number, text, texts
 
 FILE_TAGS = (
     "SpecificCharacterSet",
@@ -49,7 +51,7 @@ FILE_TAGS = (
     "InConcatenationTotalNumber",
     "ConcatenationFrameOffsetNumber",
 )
-TAGS = [*FILE_TAGS, *PLANE_TAGS, SHARED, PER_FRAME]
+TAGS = [*map(Tag, (*FILE_TAGS, *PLANE_TAGS, SHARED, PER_FRAME)), *PRIVATE_TAGS]
 NOT_IMAGES = frozenset(
     {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "RTINTENT", "PLAN", "SR", "KO", "PR", "ANN",
      "REG", "FID", "DOC", "AU", "ECG", "HD", "EPS", "RWV", "SMR", "STAIN", "M3D", "POS"}
@@ -125,7 +127,7 @@ def read_record(path: Path, max_voxels: int) -> FileRecord:
 
 def _record(path: Path, parsed: Parsed, max_voxels: int) -> FileRecord:
     dataset = parsed.dataset
-    if not any(keyword in dataset for keyword in ("SOPClassUID", "Modality", "Rows")):
+    if not any(has(dataset, keyword) for keyword in ("SOPClassUID", "Modality", "Rows")):
         begun = parsed.marked or len(dataset) > 0
         return FileRecord(problem="invalid_dicom" if begun else "not_dicom")
     file = _source_file(path, parsed)

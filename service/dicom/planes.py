@@ -8,9 +8,9 @@ from typing import TypeAlias, TypeVar
 
 from pydicom.dataset import Dataset
 
-from .diffusion import PRIVATE_TAGS, private_b_value
+from .diffusion import private_b_value
 from .filebytes import PixelSpan
-from .values import floats, integer, items, number, raw, text, texts
+from .values import floats, has, integer, items, number, raw, text, texts
 
 Vector: TypeAlias = tuple[float, ...]
 Sources: TypeAlias = tuple[Dataset, ...]
@@ -53,7 +53,6 @@ PLANE_TAGS = (
     "RescaleIntercept",
     "InstanceNumber",
     *SPLITTERS,
-    *PRIVATE_TAGS,
 )
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
@@ -166,12 +165,12 @@ def _instance(file: SourceFile, frame: int | None, sources: Sources) -> dict[str
 
 
 def _first(read: Callable[[Dataset, str], _T | None], sources: Sources, keyword: str) -> _T | None:
-    found = (read(source, keyword) for source in sources if keyword in source)
+    found = (read(source, keyword) for source in sources if has(source, keyword))
     return next((value for value in found if value is not None), None)
 
 
 def _vector(sources: Sources, keyword: str, count: int) -> Vector | None:
-    found = (floats(source, keyword, count) for source in sources if keyword in source)
+    found = (floats(source, keyword, count) for source in sources if has(source, keyword))
     return next((value for value in found if value is not None), None)
 
 
@@ -186,7 +185,7 @@ def _image_type(sources: Sources) -> tuple[str, ...]:
 def _splitters(sources: Sources) -> dict[str, Hashable]:
     found: dict[str, Hashable] = {}
     for keyword in SPLITTERS:
-        value = next((text(source, keyword) for source in sources if keyword in source), "")
+        value = next((text(source, keyword) for source in sources if has(source, keyword)), "")
         if value:
             found[keyword] = _comparable(value)
     if "DiffusionBValue" not in found and (private := private_b_value(sources[-1])) is not None:

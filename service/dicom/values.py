@@ -1,26 +1,30 @@
 """Lenient reads of header values: what is absent, malformed or not finite is ``None`` or empty."""
 
 import math
+from functools import cache
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
+
+tag_of = cache(Tag)  # of a keyword; headers are read by hundreds, and a look-up costs as a read
 
 
 def raw(dataset: Dataset, keyword: str) -> Any:
     """The value, or ``None`` where it is absent or cannot be converted."""
-    try:
-        return dataset.get(keyword)
-    except Exception:  # the libraries raise nearly anything on malformed values
-        return None
+    return raw_at(dataset, tag_of(keyword))
 
 
 def raw_at(dataset: Dataset, tag: BaseTag) -> Any:
     """The same by tag, for elements that have no keyword."""
     try:
         return dataset[tag].value if tag in dataset else None
-    except Exception:
+    except Exception:  # the libraries raise nearly anything on malformed values
         return None
+
+
+def has(dataset: Dataset, keyword: str) -> bool:
+    return tag_of(keyword) in dataset
 
 
 def text(dataset: Dataset, keyword: str) -> str:
