@@ -4,15 +4,16 @@ pynetdicom would log what it is sent; its own loggers say nothing here.
 """
 
 from .callers import check_listen_address
-from .contexts import IMAGE_SYNTAXES, is_storage
+from .contexts import IMAGE_SYNTAXES, contexts_for, is_storage
 from .process import serve
-from .server import Extension, listening
+from .server import listening, offered
 
 __all__ = [
     "IMAGE_SYNTAXES",
-    "Extension",
     "check_listen_address",
+    "contexts_for",
     "is_storage",
     "listening",
+    "offered",
     "serve",
 ]

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from prometheus_client import start_http_server
 
@@ -10,12 +10,10 @@ from .. import sweep
 from ..observability import configure_logging
 from ..settings import Settings
 from ..wiring import deployed
-from .server import Extension, listening
+from .server import listening
 
 
-def serve(
-    settings: Settings, ready: Callable[[str], None], extensions: Sequence[Extension] = ()
-) -> None:
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Listen until a signal comes; ``ready`` is called with the address.
 
     Raises ``RoleSettingsError``, ``LedgerUnavailableError``, ``UnsafeAddressError``,
@@ -28,7 +26,7 @@ def serve(
     with (
         deployed(settings) as container,
         sweep.sweeping(container),
-        listening(container, extensions) as (host, port),
+        listening(container) as (host, port),
     ):
         if settings.metrics_port is not None:
             start_http_server(settings.metrics_port, registry=container.metrics.registry)

@@ -2,17 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 from pynetdicom import AE, _config, evt
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from .. import arrive
+from .. import arrive, deliver
 from ..container import Container
 from ..errors import ServiceError
 from ..observability import get_logger
+from ..pacs.commitment import accept_reports
 from ..settings import Settings
 from .callers import check_listen_address
 from .transport import MAX_PDU_BYTES, SILENCE_S, Server, make_tls
@@ -24,16 +27,11 @@ MAX_JUDGE_S = 2.0
 
 log = get_logger("service.listener")
 
-Extension: TypeAlias = Callable[[AE], Any]
-"""Adds a service to the application entity, and returns its event and handler to bind: storage
-commitment reports, for one (``service.pacs.commitment.accept_reports``)."""
-
 
 @contextmanager
-def listening(
-    container: Container, extensions: Sequence[Extension] = ()
-) -> Iterator[tuple[str, int]]:
-    """Take instances in until the end of the block; gives the address that is listened on.
+def listening(container: Container) -> Iterator[tuple[str, int]]:
+    """Take instances and storage commitment reports in until the end of the block; gives the
+    address that is listened on.
 
     Then open associations have ``GRACE_S`` seconds to end. Raises ``UnsafeAddressError``, and
     ``ServiceError``: ``address_unavailable``, ``unusable_certificate``.
@@ -41,7 +39,7 @@ def listening(
     settings = container.settings
     check_listen_address(settings, container.site)
     visits = _Visits(container)
-    server = _server(container, visits, extensions)
+    server = _server(container, visits)
     with ExitStack() as stack:
         stack.callback(visits.send_away)
         stack.callback(server.stop)
@@ -108,13 +106,20 @@ def _quietly(work: Callable[[], object]) -> None:
         log.error("listener_failed", exc_info=error)
 
 
-def _server(container: Container, visits: _Visits, extensions: Sequence[Extension]) -> Server:
+def offered(settings: Settings) -> list[PresentationContext]:
+    """What is accepted of everybody; ``contexts_for`` adds the storage that a caller proposes."""
+    entity = _entity(settings)
+    accept_reports(entity, bool)
+    return list(entity.supported_contexts)
+
+
+def _server(container: Container, visits: _Visits) -> Server:
     settings = container.settings
     entity = _entity(settings)
     handlers = [
         (evt.EVT_REQUESTED, lambda event: event.assoc.welcome()),
         (evt.EVT_C_STORE, lambda event: event.assoc.store(event.request)),
-        *(extension(entity) for extension in extensions),
+        accept_reports(entity, partial(deliver.hear, container)),
     ]
     address = settings.listen_host, settings.listen_port
     try:

@@ -35,10 +35,13 @@ def associated(
     title: str = "AQCF",
     calling: str = "SENDER",
     tls: ssl.SSLContext | None = None,
+    roles: Sequence[Any] = (),
 ) -> Iterator[Association]:
     """An association with what listens on a loopback port, whether or not it was established."""
     arguments = None if tls is None else (tls, "127.0.0.1")
-    made = Sender(calling).associate("127.0.0.1", port, list(contexts), title, tls_args=arguments)
+    made = Sender(calling).associate(
+        "127.0.0.1", port, list(contexts), title, tls_args=arguments, ext_neg=list(roles)
+    )
     try:
         yield made
     finally:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arriving import QUIET_S, RULES, Arriving
+from arriving import RULES, Arriving
 from dimse_senders import associated
 from pydicom import dcmread
 from pynetdicom import build_context
 from servers import wait_until
 
 from service.container import Container
-from service.listener import Extension, listening
+from service.listener import listening
 
 BIN = Path("/usr/bin")
-PATIENCE_S = 30.0
+QUIET_S = 0.8  # longer than a busy machine pauses between two instances
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -67,16 +68,14 @@ class Listening(Arriving):
 
 @pytest.fixture
 def listen(container: Container, tmp_path: Path, made: Any) -> Iterator[Callable[..., Listening]]:
-    """Starts listeners: with a site, extensions, and changes to the settings."""
+    """Starts listeners: with a site, and changes to the settings."""
     with ExitStack() as stack:
 
-        def start(
-            site: Any = RULES, extensions: Sequence[Extension] = (), **changes: Any
-        ) -> Listening:
+        def start(site: Any = RULES, **changes: Any) -> Listening:
             idle = Listening(replace(container, site=site), tmp_path / "sent", made)
             wanted = {"listen_port": 0, "quiet_s": QUIET_S} | changes
             ready = idle.with_settings(**wanted)
-            _, port = stack.enter_context(listening(ready.container, extensions))
+            _, port = stack.enter_context(listening(ready.container))
             return replace(ready, port=port)
 
         yield start

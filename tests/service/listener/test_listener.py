@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from dicom_phantoms import Grid, Recipe, body, write_enhanced
 from dicom_phantoms import write_series as write_phantom
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -25,7 +25,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from pynetdicom import build_context
+from pynetdicom import build_context, build_role
 from servers import wait_until
 
 from service.dicom.series import scan
@@ -41,6 +41,13 @@ OTHERS = {
     "a presentation state": "1.2.840.10008.5.1.4.1.1.11.1",
     "a segmentation": "1.2.840.10008.5.1.4.1.1.66.4",
     "a dose": "1.2.840.10008.5.1.4.1.1.481.2",
+}
+ENCODINGS = {
+    "-x=": ExplicitVRLittleEndian,
+    "-xi": ImplicitVRLittleEndian,
+    "-xb": ExplicitVRBigEndian,
+    "-xd": DeflatedExplicitVRLittleEndian,
+    "-xr": RLELossless,
 }
 IMAGES = (CT, f"{CT}.1", f"{CT}.2", MR, f"{MR}.1", f"{MR}.3", f"{MR}.4")
 
@@ -82,26 +89,25 @@ def test_the_syntaxes_are_those_of_the_conformance_statement() -> None:
         assert f".{syntax.rpartition('.')[2]}" in table, syntax
 
 
-@pytest.mark.parametrize(
-    ("option", "syntax"),
-    [
-        ("-x=", ExplicitVRLittleEndian),
-        ("-xi", ImplicitVRLittleEndian),
-        ("-xb", ExplicitVRBigEndian),
-        ("-xd", DeflatedExplicitVRLittleEndian),
-        ("-xr", RLELossless),
-    ],
-)
-def test_encodings_arrive_as_they_are_sent(
-    listener: Any, tmp_path: Path, option: str, syntax: str
-) -> None:
+def test_encodings_arrive_as_they_are_sent(listener: Any, tmp_path: Path) -> None:
+    """Each as a study of its own, so that none waits for another."""
     grid = Grid((6, 40, 48))
-    files = write_phantom(tmp_path / "in", body(grid), grid, Recipe(syntax=syntax))
-    listener.store(files, option)
-    listener.wait_for(1)
-    stored = inputs(listener)
-    assert {dcmread(file).file_meta.TransferSyntaxUID for file in stored} == {syntax}
-    assert [one.code for one in scan(stored, "ct").series] == [None]
+    for number, (option, syntax) in enumerate(ENCODINGS.items()):
+
+        def place(dataset: Dataset, index: int, number: int = number) -> None:
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.3.{number}", f"1.4.{number}"
+            dataset.SOPInstanceUID = f"1.5.{number}.{index}"
+
+        folder = tmp_path / str(number)
+        files = write_phantom(folder, body(grid), grid, Recipe(syntax=syntax, edit=place))
+        listener.store(files, option)
+    listener.wait_for(len(ENCODINGS))
+    found = {}
+    for number in range(len(ENCODINGS)):
+        stored = inputs(listener, number)
+        (syntax,) = {dcmread(file).file_meta.TransferSyntaxUID for file in stored}
+        found[syntax] = [one.code for one in scan(stored, "ct").series]
+    assert found == {syntax: [None] for syntax in ENCODINGS.values()}
 
 
 def test_jpeg_ls(listener: Any, tmp_path: Path) -> None:
@@ -134,21 +140,29 @@ def test_a_real_ct_in_jpeg_2000(listener: Any, tmp_path: Path, data_dir: Path) -
     assert {dcmread(file).file_meta.TransferSyntaxUID for file in stored} == {JPEG2000Lossless}
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_an_enhanced_multi_frame_instance(listener: Any, tmp_path: Path, modality: str) -> None:
+def test_enhanced_multi_frame_instances(listener: Any, tmp_path: Path) -> None:
     grid = Grid((8, 40, 48))
-    file = write_enhanced(tmp_path / "one", [body(grid)], grid, Recipe(modality, intercept=0))
-    listener.store([file])
-    listener.wait_for(1)
-    (job,) = listener.jobs()
-    assert job.modality == modality.lower()
+    for number, modality in enumerate(("CT", "MR")):
+        recipe = Recipe(modality, intercept=0, edit=in_study(f"1.3.{number}"))
+        listener.store([write_enhanced(tmp_path / modality, [body(grid)], grid, recipe)])
+    listener.wait_for(2)
+    assert {job.modality for job in listener.jobs()} == {"ct", "mr"}
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_lies_beside_the_images_is_taken_and_set_aside(listener: Any, name: str) -> None:
+def in_study(study_uid: str) -> Callable[[Dataset, int], None]:
+    def edit(dataset: Dataset, _index: int) -> None:
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, f"{study_uid}.1"
+        dataset.SOPInstanceUID = f"{study_uid}.1.1"
+
+    return edit
+
+
+def test_what_lies_beside_the_images_is_taken_and_set_aside(listener: Any) -> None:
     file, *_ = listener.series()
-    assert listener.status(file, SOPClassUID=OTHERS[name], Modality="OT") == 0
-    listener.wait_for(1, "set_aside")
+    for number, sop_class in enumerate(OTHERS.values()):
+        uids = {"SeriesInstanceUID": f"1.4.{number}", "SOPInstanceUID": f"1.5.{number}"}
+        assert listener.status(file, SOPClassUID=sop_class, Modality="OT", **uids) == 0
+    listener.wait_for(len(OTHERS), "set_aside")
     assert listener.jobs() == []
 
 
@@ -188,7 +202,7 @@ def test_a_study_is_not_judged_while_its_sender_is_there(listener: Any) -> None:
     with listener.associated([build_context(CT, ExplicitVRLittleEndian)]) as made:
         for file in files[:6]:
             assert made.send_c_store(dcmread(file)).Status == 0
-        time.sleep(1.0)  # five quiet times
+        time.sleep(2.5)  # three quiet times
         assert listener.jobs() == []
         for file in files[6:]:
             assert made.send_c_store(dcmread(file)).Status == 0
@@ -292,6 +306,22 @@ def test_own_results_come_back_without_a_loop(listener: Any) -> None:
     listener.wait_for(1, ArrivalState.SET_ASIDE)
     assert listener.arrivals()[-1].code == "own_result"
     assert len(listener.jobs()) == 1
+
+
+def test_storage_commitment_is_heard(listener: Any) -> None:
+    """As an archive reports it, on an association of its own."""
+    deliveries = listener.container.deliveries
+    deliveries.enqueue("0198f1d2-c0de-7a41-b6f0-a2c4e8d01357", ["archive"])
+    claimed = deliveries.claim("archive", "sender")
+    deliveries.await_commitment(claimed.id, "sender", "1.2.3.77")
+    report = Dataset()
+    report.TransactionUID = "1.2.3.77"
+    model, instance = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+    archive = build_role(model, scp_role=True)
+    with listener.associated([build_context(model)], roles=[archive]) as made:
+        status, _ = made.send_n_event_report(report, 1, model, instance)
+    assert status.Status == 0
+    assert deliveries.require(claimed.id).committed is True
 
 
 def test_garbage_and_silence_do_not_stop_it(listener: Any) -> None:
