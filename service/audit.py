@@ -13,6 +13,7 @@ from .storage.database import Database
 from .storage.tables import AuditRow
 
 BATCH = 1000
+LAST_ID = 2**31 - 1  # of an integer column
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,6 @@ def _matching(wanted: AuditFilter) -> Select[Any]:
 
 
 def _place_of(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 11 and int(cursor) <= LAST_ID):
         raise InputError("the cursor was not made by this service", code="invalid_cursor")
     return int(cursor)

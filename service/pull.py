@@ -18,7 +18,7 @@ from model.errors import AqcfError, InputError
 from .arrive import InstanceError, Reception
 from .container import Container
 from .domain import NewPull, Origin, Pull, SubmitOptions
-from .errors import BusyError, ModelUnavailableError, StorageFullError
+from .errors import BusyError, ModelUnavailableError, StorageFullError, StoreUnavailableError
 from .intake import submit
 from .observability import get_logger
 from .pacs.errors import PacsUnavailableError
@@ -35,7 +35,13 @@ log = get_logger("service.pull")
 DAY_S = 86400.0
 BATCH = 20
 RENEW_S = 2.0
-LATER = (PacsUnavailableError, BusyError, StorageFullError, ModelUnavailableError)
+LATER = (
+    PacsUnavailableError,
+    BusyError,
+    StorageFullError,
+    StoreUnavailableError,
+    ModelUnavailableError,
+)
 Stopping = Callable[[], bool]
 
 

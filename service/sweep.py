@@ -64,7 +64,8 @@ def retain(container: Container) -> None:
         if not container.artifacts.purge_helps(settings.purge_free_bytes):
             break
         purge(container, job_id)
-    _drop_orphans(container)
+    if container.artifacts.search_due():
+        _drop_orphans(container)
 
 
 def purge(container: Container, job_id: str) -> None:
@@ -136,7 +137,7 @@ def _cancel(container: Container, job_id: str) -> None:
 def _drop_orphans(container: Container) -> None:
     """Files that no row knows: left by a kill between two steps."""
     store, jobs = container.artifacts, container.jobs
-    jobs.drop_inputs(store.input_keys(), store.delete_input)
-    for job_id in store.job_ids():
-        if jobs.get(job_id) is None:
+    jobs.drop_inputs(set(store.input_keys()) - jobs.input_keys(), store.delete_input)
+    for job_id in set(store.job_ids()) - jobs.ids():
+        if jobs.get(job_id) is None:  # it may have come in the meantime
             store.delete(job_id)

@@ -240,6 +240,14 @@ class JobStore:
             self._drop_unused(session, row.input_key, drop_input)
             return True
 
+    def ids(self) -> frozenset[str]:
+        """All there are."""
+        return frozenset(self._ids(select(JobRow.id)))
+
+    def input_keys(self) -> frozenset[str]:
+        """Inputs that a job needs now; one that is missing here may be needed a moment later."""
+        return frozenset(self._ids(select(JobRow.input_key).distinct()))
+
     def drop_inputs(self, keys: Iterable[str], drop_input: Callable[[str], None]) -> None:
         """Drop those of the stored inputs that no job needs."""
         for key in keys:

@@ -22,6 +22,7 @@ from .parallel import in_parallel
 from .store import KEY, ArtifactStore, checked, no_artifact, no_input
 
 ABANDONED_S: Final = 6 * 3600.0
+SEARCH_S: Final = 600.0  # between two looks at every key of the bucket
 CACHE: Final = "cache"
 
 
@@ -96,6 +97,7 @@ class ObjectStore(ArtifactStore):
         self._bucket = bucket
         self._inputs, self._jobs = Shelf(bucket, "inputs"), Shelf(bucket, "jobs")
         self._cache = LocalCache(staging / CACHE, cache_bytes)
+        self._searched_at: float | None = None
 
     def place_input(self, staged: Path, key: str) -> None:
         """What ``staged_input`` uploaded may have been purged since: it is looked for again."""
@@ -148,6 +150,13 @@ class ObjectStore(ArtifactStore):
     def free_bytes(self) -> int:
         """Of the local disk: S3 has no end that could be asked for."""
         return shutil.disk_usage(self.staging).free
+
+    def search_due(self) -> bool:
+        """Lists of a bucket cost time and money, each time."""
+        now = time.monotonic()
+        due = self._searched_at is None or now - self._searched_at > SEARCH_S
+        self._searched_at = now if due else self._searched_at
+        return due
 
     def require_room(self, min_free_bytes: int, incoming_bytes: int = 0) -> None:
         """The cache makes way for uploads."""

@@ -113,6 +113,10 @@ class ArtifactStore(ABC):
     def tidy(self) -> None:
         """Local housekeeping; called now and then by every long-lived process."""
 
+    def search_due(self) -> bool:
+        """Whether to look for files now that no job needs: a search of everything."""
+        return True
+
     def require_room(self, min_free_bytes: int, incoming_bytes: int = 0) -> None:
         """Raise ``StorageFullError`` when less than ``min_free_bytes`` would stay free."""
         free = self.free_bytes()

@@ -62,6 +62,8 @@ def test_pages_and_filters(idle: Any) -> None:
     [
         ("cursor", "x", "invalid_cursor"),
         ("cursor", "9" * 30, "invalid_cursor"),
+        ("cursor", str(2**31), "invalid_cursor"),
+        ("cursor", "0" * 21 + "9" * 11, "invalid_cursor"),
         ("cursor", "²", "invalid_cursor"),
         ("limit", "0", "invalid_parameter"),
         ("since", "yesterday", "invalid_parameter"),

@@ -294,6 +294,10 @@ def test_wrong_keys_are_not_taken_for_a_missing_input(s3_settings: Settings) -> 
             ask()
 
 
+def test_the_bucket_is_not_searched_in_every_round(store: ArtifactStore) -> None:
+    assert [store.search_due(), store.search_due()] == [True, False]
+
+
 def test_purging_is_no_answer_to_a_full_local_disk(store: ArtifactStore) -> None:
     assert not store.purge_helps(2**60)
 
