@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 
+from prometheus_client import start_http_server
+from prometheus_client.exposition import ThreadingWSGIServer
+
 from .api.server import serve as answer
 from .api.server import unwind_on_signals
+from .container import Container
 from .observability import configure_logging
 from .settings import Settings
 from .wiring import deployed
@@ -18,4 +22,14 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
     configure_logging(settings.log_level)
     unwind_on_signals()
     with deployed(settings, "gateway") as container:
+        if settings.metrics_port is not None:
+            show_metrics(container, settings.metrics_port)
         answer(container, listening)
+
+
+def show_metrics(container: Container, port: int) -> ThreadingWSGIServer:
+    """The counts of this process, without a key: for a port that only Prometheus reaches. What is
+    in the ledger the sweeps of other roles tell; a gateway has none. 0: a free port."""
+    container.metrics.free_bytes.set_function(container.artifacts.free_bytes)
+    server, _ = start_http_server(port, registry=container.metrics.registry)
+    return server

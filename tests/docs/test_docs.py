@@ -1,15 +1,18 @@
 """The pages say what the code does: settings, error codes, links."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 import model.errors
 import service.api.errors
+import service.cli
 import service.dicom.errors
 import service.errors
 import training.cli
@@ -52,7 +55,8 @@ def test_relative_links_resolve(path: Path) -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(AQCF_[A-Z0-9_]+)` \| ([^|]+) \|", page("configuration.md"), re.M))
+    text = page("configuration.md")
+    rows = dict(re.findall(r"^\| `(AQCF_[A-Z0-9_]+)` \| ([^|]+) \|", text, re.MULTILINE))
     assert set(rows) == {f"AQCF_{name.upper()}" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         shown = rows[f"AQCF_{name.upper()}"]
@@ -153,3 +157,35 @@ def test_the_training_page_names_commands_and_options_that_exist() -> None:
         name for name in shown if f"`aqcf-train {name}`" in text or f"`{name}`" in text
     } == shown
     assert len(lines) > 10
+
+
+RUN_BY = re.compile(
+    r"(?:^ +|`)(?:aqcf|docker compose (?:run --rm|exec) \w+(?: aqcf)?) ([a-z][^`\n]*)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("name", ["operations.md", "site.md"])
+def test_pages_name_commands_and_options_that_exist(name: str) -> None:
+    """Every ``aqcf`` line can be typed, on the host or in a container."""
+    root = typer.main.get_group(service.cli.app)
+    lines = [line.partition("#")[0] for line in RUN_BY.findall(page(name))]
+    assert len(lines) > 5
+    for line in lines:
+        words = line.split()
+        command: Any = root
+        while hasattr(command, "commands"):
+            assert words, line
+            command = command.commands[words.pop(0)]
+        options = {option for part in command.params for option in part.opts}
+        given = {word for word in words if word.startswith("--")}
+        assert given <= options, line
+
+
+def test_the_operations_page_knows_every_alert_and_panel() -> None:
+    text = page("operations.md")
+    alerts = (ROOT / "docker" / "metrics" / "alerts.yml").read_text(encoding="utf-8")
+    for alert in re.findall(r"- alert: (\w+)", alerts):
+        assert f"`{alert}`" in text, alert
+    board = json.loads((ROOT / "docker" / "metrics" / "dashboard.json").read_text(encoding="utf-8"))
+    for panel in board["panels"]:
+        assert panel["title"].partition(" (")[0].partition(", by")[0] in text, panel["title"]
