@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 
 from ..container import Container
 from .denied import DeniedTrail
@@ -49,6 +50,12 @@ TAGS: Final = [
 ROUTERS: Final = (
     submissions, segmentations, results, stow, arrivals, pulls, deliveries, audit, system,
 )  # fmt: skip
+SILENT: Final[TelemetryConfig] = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False,
+    "auto_configure": False,
+}  # fmt: skip
+"""FastAPI's own telemetry tells paths, queries and the words of exceptions, whatever provider it
+finds; ours (``Traced``) does not."""
 
 
 def create_app(container: Container) -> FastAPI:
@@ -82,6 +89,7 @@ def bare_app() -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        telemetry=SILENT,
     )
     install(app)
     for router in ROUTERS:

@@ -24,7 +24,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
     with (
-        deployed(settings) as container,
+        deployed(settings, "listener") as container,
         sweep.sweeping(container),
         listening(container) as (host, port),
     ):

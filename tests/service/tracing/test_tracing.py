@@ -3,19 +3,21 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from collector import Collector, collecting
-from fastapi.testclient import TestClient
 from servers import OrthancServer
 
 from service import deliver, execute, intake, wiring
 from service.api.app import create_app
+from service.api.server import Server, bind, url_of
 from service.container import Container
 from service.domain import Status, SubmitOptions
 from service.errors import TracingUnavailableError
@@ -23,7 +25,7 @@ from service.settings import Settings
 from service.uploads import Upload
 
 CANARY = "Zwitscherbein"
-LEAKS = (CANARY, "1.2.826.0.1.3680043.8.498.77", "19010203", "19040506", "testclient")
+LEAKS = (CANARY, "1.2.826.0.1.3680043.8.498.77", "19010203", "19040506", "127.0.0.1")
 CT = SubmitOptions("ct")
 STAGES = {"read", "prepare", "inference", "restore", "postprocess", "measure", "seg", "sr", "store"}
 
@@ -46,6 +48,21 @@ def traced(
     finally:
         container.database.close()
         container.tracing.close()
+
+
+@contextmanager
+def answering(container: Container) -> Iterator[httpx.Client]:
+    """A client of the real server over this container."""
+    server = Server(create_app(container), "127.0.0.1", 0)
+    with bind("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        try:
+            with httpx.Client(base_url=url_of(bound), timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(10)
 
 
 def test_a_job_is_one_trace_over_two_processes(
@@ -83,8 +100,7 @@ def test_a_job_is_one_trace_over_two_processes(
 def test_a_request_is_its_method_route_and_status(
     settings: Settings, collector: Collector, ct_zip: Path
 ) -> None:
-    with traced(settings, collector) as container:
-        client = TestClient(create_app(container), base_url="http://127.0.0.1")
+    with traced(settings, collector) as container, answering(container) as client:
         body = ct_zip.read_bytes()
         foreign = f"00-{'ab' * 16}-{'cd' * 8}-01"
         headers = {"traceparent": foreign, "Content-Type": "application/zip"}
@@ -155,20 +171,50 @@ def test_what_fails_says_its_code_and_nothing_of_the_patient(
 
 
 def test_without_a_collector_nothing_is_loaded(tmp_path: Path) -> None:
+    """FastAPI itself may load OpenTelemetry's interface, which does nothing alone."""
     code = (
         "import sys; from pathlib import Path; from service import wiring, server, worker\n"
         "from service.api.app import create_app; from service.settings import Settings\n"
         f"made = wiring.build(Settings(state_dir=Path({str(tmp_path)!r})))\n"
         "create_app(made)\n"
-        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+        "loaded = [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+        "sys.exit(any('sdk' in name or 'export' in name for name in loaded))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_the_web_framework_tells_nobody_of_requests(tmp_path: Path) -> None:
+    """It would, with path and query, as soon as a process has a provider of traces."""
+    code = (
+        "import asyncio, httpx, sys; from pathlib import Path; from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "from service import wiring; from service.api.app import create_app\n"
+        "from service.settings import Settings\n"
+        "kept, provider = InMemorySpanExporter(), TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(kept))\n"
+        "trace.set_tracer_provider(provider)\n"
+        f"app = create_app(wiring.build(Settings(state_dir=Path({str(tmp_path)!r}))))\n"
+        "async def ask():\n"
+        "    url, transport = 'http://127.0.0.1', httpx.ASGITransport(app)\n"
+        "    async with httpx.AsyncClient(transport=transport, base_url=url) as client:\n"
+        "        return (await client.get('/healthz?name=x')).status_code\n"
+        "assert asyncio.run(ask()) == 200\n"
+        "trace.get_tracer('check').start_span('check').end()\n"
+        "sys.exit([span.name for span in kept.get_finished_spans()] != ['check'])"
+    )
+    places = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | places, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_a_role_without_the_extra_says_so_and_does_not_start(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['opentelemetry'] = None\n"
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
         "from service.cli import main; sys.argv = ['aqcf', 'serve', '--port', '0']; main()"
     )
     places = {"AQCF_OTLP_ENDPOINT": "http://127.0.0.1:9", "AQCF_STATE_DIR": str(tmp_path / "s")}
