@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from model.spec import ModelFolder
 from model.types import Modality
 
-from . import execute, sweep
+from . import arrive, execute, sweep
 from .audit import AuditLog
 from .container import Container, OpenBackend
 from .errors import LedgerUnavailableError, RoleSettingsError, StateLockedError
@@ -168,6 +168,7 @@ def embedded(settings: Settings, open_backend: OpenBackend | None = None) -> Ite
         queue = InProcessQueue(settings.workers, settings.queue_limit)
         container = build(settings, open_backend, queue)
         container.artifacts.clear_staging()
+        arrive.resume(container)
         alone = settings.database_url is None  # a server's ledger may have other workers
         sweep.recover(container, silent_s=0.0 if alone else settings.heartbeat_timeout_s)
         sweep.run_once(container)

@@ -1,6 +1,6 @@
 """Images on their way in: instances into arrivals, complete studies through the rules into jobs."""
 
-from .complete import complete, measure, tidy
+from .complete import complete, measure, resume, tidy
 from .errors import InstanceError, MismatchedInstanceError
 from .files import ArrivalFiles
 from .reception import Claim, Reception, flush_s
@@ -14,5 +14,6 @@ __all__ = [
     "complete",
     "flush_s",
     "measure",
+    "resume",
     "tidy",
 ]

@@ -31,6 +31,13 @@ def complete(container: Container) -> None:
             log.error("study_failed", exc_info=error)
 
 
+def resume(container: Container) -> None:
+    """At a start: what was being received when the process ended gets the quiet time anew, in which
+    its sender may come again."""
+    for arrival_id in ArrivalFiles(container.settings.arrivals_dir).arrival_ids():
+        container.arrivals.add(arrival_id)
+
+
 def tidy(container: Container) -> None:
     """Forget arrivals and drop files that nobody needs: by age, by free disk, and what a kill left
     behind. Failed ones go first when the disk is too full."""

@@ -38,6 +38,7 @@ def listening(container: Container) -> Iterator[tuple[str, int]]:
     """
     settings = container.settings
     check_listen_address(settings, container.site)
+    arrive.resume(container)
     visits = _Visits(container)
     server = _server(container, visits)
     with ExitStack() as stack:

@@ -1,6 +1,7 @@
 """Complete studies through the rules into jobs; late, lacking, foreign and broken ones."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,18 @@ def test_an_evaluation_that_died_is_taken_over(arriving: Any) -> None:
     arriving.wait()
     assert arriving.jobs() == []
     arriving.with_settings(heartbeat_timeout_s=0.1).wait()
+    assert len(arriving.jobs()) == 1
+
+
+def test_a_restart_gives_the_sender_time_to_come_again(arriving: Any) -> None:
+    patient = arriving.with_settings(quiet_s=1.5)
+    patient.send(arriving.series())
+    time.sleep(1.6)
+    arrive.resume(patient.container)
+    patient.complete()
+    assert arriving.jobs() == []
+    time.sleep(1.6)
+    patient.complete()
     assert len(arriving.jobs()) == 1
 
 
