@@ -1,9 +1,10 @@
 """``aqcf gateway``: the API alone; workers are other processes, on this host or others."""
 
 from collections.abc import Callable
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import start_http_server
-from prometheus_client.exposition import ThreadingWSGIServer
+
 
 from .api.server import serve as answer
 from .api.server import unwind_on_signals
@@ -27,7 +28,7 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
         answer(container, listening)
 
 
-def show_metrics(container: Container, port: int) -> ThreadingWSGIServer:
+def show_metrics(container: Container, port: int) -> WSGIServer:
     """The counts of this process, without a key: for a port that only Prometheus reaches. What is
     in the ledger the sweeps of other roles tell; a gateway has none. 0: a free port."""
     container.metrics.free_bytes.set_function(container.artifacts.free_bytes)

@@ -14,6 +14,8 @@ import yaml
 from prometheus_client import generate_latest
 
 import service.cli
+from service.errors import UnsafeAddressError
+from service.listener import check_listen_address
 from service.observability import Metrics
 from service.settings import Settings
 from service.site.load import load_site
@@ -79,6 +81,16 @@ def test_the_example_site_loads(made: Path) -> None:
     site = load_site(made / "site.yaml")
     assert site.archive in site.nodes
     assert all(rule.then.ignore or rule.then.destinations for rule in site.rules)
+
+
+def test_the_listener_starts_with_the_example_site(compose: dict[str, Any], made: Path) -> None:
+    """On an address that others reach it wants to know who may send."""
+    words = compose["services"]["listener"]["command"]
+    settings = Settings(listen_host=words[words.index("--host") + 1])
+    site = load_site(made / "site.yaml")
+    check_listen_address(settings, site)
+    with pytest.raises(UnsafeAddressError):
+        check_listen_address(settings, site.model_copy(update={"callers": ()}))
 
 
 def test_services_run_commands_that_exist(compose: dict[str, Any]) -> None:
