@@ -5,7 +5,6 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import start_http_server
 
-
 from .api.server import serve as answer
 from .api.server import unwind_on_signals
 from .container import Container

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..tracing import Tracing
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+POLLED: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # every few seconds, by machines
 OTHER: Final = "other"
 FAILED: Final = 500
 
@@ -20,7 +21,7 @@ class Traced:
         self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in POLLED:
             await self.app(scope, receive, send)
             return
         status = FAILED
