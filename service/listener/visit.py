@@ -58,7 +58,7 @@ class Visit(Association):
         caller: Any = self.requestor
         asked, address = caller.primitive, str(caller.address_info.address)
         if not is_known(self.container.site.callers, asked.calling_ae_title, address):
-            log.warning("unknown_caller")
+            log.warning("association_rejected")
             self.acse.send_reject(*REJECTED_CALLER)
             self.kill()
             return

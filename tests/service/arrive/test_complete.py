@@ -11,6 +11,7 @@ from pydicom import Dataset, dcmread
 
 from service import arrive, execute, sweep
 from service.arrive import Reception
+from service.arrive.verdict import PATIENCE
 from service.domain import ArrivalState, ArtifactName, Origin, Priority
 from service.pacs.archive import Archive
 from service.site import Site
@@ -148,6 +149,7 @@ def test_the_archive_says_when_a_study_is_complete(arriving: Any) -> None:
 def test_a_series_that_stays_incomplete_is_told_and_not_segmented(arriving: Any) -> None:
     hasty = arriving.with_settings(quiet_s=0.02).asking(archive_of({"1.2.3.1.2": 13}))
     hasty.send(arriving.series(2))
+    time.sleep(0.02 * PATIENCE)
     hasty.wait()
     assert arriving.states() == {"2": ("failed", "incomplete_series")}
     assert arriving.jobs() == []

@@ -86,8 +86,11 @@ def send(deployment: Deployment, files: list[Path], after: Callable[[int], None]
 
 
 def lying(state: Path) -> set[str]:
-    found = state.joinpath("arrivals").glob("*-*/*.dcm")
-    return {read_head(file).sop_instance_uid for file in found}
+    return {read_head(file).sop_instance_uid for file in waiting(state)}
+
+
+def waiting(state: Path) -> list[Path]:
+    return list(state.joinpath("arrivals").glob("*-*/*.dcm"))
 
 
 def test_a_kill_between_instances_loses_nothing_that_was_answered(
@@ -102,7 +105,7 @@ def test_a_kill_between_instances_loses_nothing_that_was_answered(
     listen(deployment)
     assert len(send(deployment, files, lambda _: None)) == SLICES
     wait_until(lambda: bool(ledger.jobs.page().jobs), "no job", 60)
-    wait_until(lambda: not lying(state), "instances are left", 60)
+    wait_until(lambda: not waiting(state), "instances are left", 60)
 
     (job,) = ledger.jobs.page().jobs
     assert len(ledger.artifacts.input_files(job.input_key)) == SLICES
@@ -123,10 +126,10 @@ def test_kills_at_any_moment_leave_whole_files_and_no_secret(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: len(lying(state)) > 3, "nothing arrives", 60)
+    wait_until(lambda: len(waiting(state)) > 3, "nothing arrives", 60)
     role.kill()
     assert sender.wait(30) != 0
-    left = list(state.joinpath("arrivals").glob("*-*/*.dcm"))
+    left = waiting(state)
     assert left
     assert all(dcmread(file).PixelData for file in left)
     assert {read_head(file).sop_instance_uid for file in left} <= sizes.keys()
