@@ -51,8 +51,9 @@ def allowed_hosts(settings: Settings) -> frozenset[str] | None:
 
 def check_address(settings: Settings, keys: KeyStore) -> None:
     """Refuse to serve a public address that nobody has to log in to: ``UnsafeAddressError``."""
-    guarded = settings.oidc_issuer is not None or keys.any_active()
-    if not is_loopback(settings.host) and not guarded:
+    if is_loopback(settings.host) or settings.oidc_issuer is not None:
+        return
+    if not keys.any_active():
         raise UnsafeAddressError(
             f"{settings.host} can be reached from outside and there is no API key; "
             "make one first, set AQCF_OIDC_ISSUER, or serve on 127.0.0.1"

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..domain import Origin
 from .common import BAD_INPUT, FAILURE, app, settings_of, told_errors
 
 if TYPE_CHECKING:
@@ -62,7 +61,9 @@ def rules_test(
     study_uid: Annotated[str | None, typer.Option(help="This study of the node.")] = None,
     site: Annotated[Path | None, typer.Option(help="The site file (AQCF_SITE_FILE).")] = None,
     ae_title: Annotated[str, typer.Option(help="As if this AE had sent them.")] = "",
-    origin: Annotated[Origin, typer.Option(help="As if they came so.")] = Origin.DIMSE,
+    origin: Annotated[
+        Literal["api", "dimse", "stow", "pull"], typer.Option(help="As if they came so.")
+    ] = "dimse",
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
     show_uids: Annotated[bool, typer.Option(help="UIDs instead of short hashes.")] = False,
 ) -> None:
@@ -73,8 +74,9 @@ def rules_test(
     """
     with _site(site) as (settings, read):
         from .. import rehearse
+        from ..domain import Origin
 
-        sender = rehearse.Sender(origin, ae_title)
+        sender = rehearse.Sender(Origin(origin), ae_title)
         if study and not node:
             found = rehearse.of_files(settings, read, study, sender)
         elif node and date and not (study or study_uid):
