@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ def ask(options: Sequence[str]) -> Report:
 def service(options: Sequence[str]) -> list[str]:
     """Those of the options that say whom to ask."""
     names = ("-s", "--vulnerability-service", "--osv-url", "--timeout")
-    pairs = zip(options, options[1:], strict=False)
+    pairs = pairwise(options)
     return [word for name, value in pairs if name in names for word in (name, value)]
 
 
