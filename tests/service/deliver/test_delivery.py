@@ -1,5 +1,6 @@
 """Results of a real job on their way to a real PACS, and to peers that refuse or break."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from service import deliver
 from service.deliver.attempt import Attempt
 from service.domain import BreakerState, DeliveryState, Outcome
 from service.errors import NotConfirmedError
-from service.pacs.commitment import accept_reports
+from service.pacs.commitment import Report, accept_reports
 from service.pacs.confirm import Patience
 from service.site import Site
 from service.sweep import remove
@@ -292,8 +293,13 @@ def test_a_report_that_comes_late_delivers(
 ) -> None:
     """Storage commitment, told on an association of the PACS after the sender stopped waiting."""
     here = scene(tools.dimse(orthanc.dicom_port), confirm="commitment")
-    entity, port = AE("AQCF"), free_port()
-    handler = accept_reports(entity, lambda report: deliver.hear(here.container, report))
+    entity, port, given_up = AE("AQCF"), free_port(), threading.Event()
+
+    def hear(report: Report) -> None:
+        given_up.wait(30)
+        deliver.hear(here.container, report)
+
+    handler = accept_reports(entity, hear)
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[handler])
     try:
         orthanc.know("AQCF", port)
@@ -301,6 +307,7 @@ def test_a_report_that_comes_late_delivers(
         with pytest.raises(NotConfirmedError):
             Attempt(here.container, here.claim(), lambda: None, hasty).run()
         assert here.forms == {"seg": "stored", "sr": "stored"}
+        given_up.set()
         wait_until(lambda: here.found.committed is True, "no report", 30)
     finally:
         server.shutdown()

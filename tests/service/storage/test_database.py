@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from servers import PostgresServer
 from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
@@ -64,8 +65,14 @@ def test_a_running_job_outlives_a_restart_of_the_database(
     assert on_postgres.jobs.beat(job.id, "w")
 
 
-async def _get(container: Container, path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(create_app(container), client=("127.0.0.1", 1))
+def _get(container: Container, path: str) -> httpx.Response:
+    """In a thread of its own: the browser of other tests keeps an event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _ask(create_app(container), path)).result()
+
+
+async def _ask(app: FastAPI, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         return await client.get(path)
 
@@ -75,15 +82,15 @@ def test_without_its_database_the_service_asks_to_come_again(
 ) -> None:
     postgres_server.stop()
     try:
-        answer = asyncio.run(_get(on_postgres, "/v1/segmentations"))
-        ready = asyncio.run(_get(on_postgres, "/readyz"))
+        answer = _get(on_postgres, "/v1/segmentations")
+        ready = _get(on_postgres, "/readyz")
     finally:
         postgres_server.start()
     assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
     assert int(answer.headers["retry-after"]) > 0
     assert ready.status_code == 503
     assert (ready.json()["checks"]["database"], ready.json()["checks"]["disk"]) == (False, True)
-    assert asyncio.run(_get(on_postgres, "/v1/segmentations")).status_code == 200
+    assert _get(on_postgres, "/v1/segmentations").status_code == 200
 
 
 @pytest.mark.parametrize(
