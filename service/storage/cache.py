@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from model.spec import sha256_of
 
+from ..errors import DamagedArtifactError
 from ..observability import get_logger
 from .manifest import Manifest, StoredFile, damaged
 from .parallel import in_parallel
@@ -22,6 +23,8 @@ from .parallel import in_parallel
 IN_USE_S: Final = 300.0  # a reader opens its files within this time
 KEEP_S: Final = 3600.0  # what a purge elsewhere leaves here goes after this time
 STRIPES: Final = 64
+TRIES: Final = 4
+TRY_AGAIN_S: Final = 0.1
 
 Read: TypeAlias = Callable[[StoredFile], Iterable[bytes]]
 log = get_logger(__name__)
@@ -95,7 +98,7 @@ class LocalCache:
         folder = self._partial / uuid.uuid4().hex
         folder.mkdir(mode=0o700)
         try:
-            in_parallel(lambda file: _write(folder / file.name, file, read(file)), manifest.files)
+            in_parallel(lambda file: _copy(folder / file.name, file, read), manifest.files)
             self._publish(folder, entry, manifest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -123,9 +126,20 @@ def _intact(entry: Path, file: StoredFile) -> bool:
         return False
 
 
+def _copy(path: Path, file: StoredFile, read: Read) -> None:
+    """Some S3 servers replace an object by the same bytes with a moment in which it is not there
+    or not whole: a file that looks damaged is read again before that is believed."""
+    for _ in range(TRIES - 1):
+        try:
+            return _write(path, file, read(file))
+        except DamagedArtifactError:
+            time.sleep(TRY_AGAIN_S)
+    return _write(path, file, read(file))
+
+
 def _write(path: Path, file: StoredFile, parts: Iterable[bytes]) -> None:
     digest, size = hashlib.sha256(), 0
-    with path.open("xb") as stream:
+    with path.open("wb") as stream:
         for part in parts:
             stream.write(part)
             digest.update(part)
