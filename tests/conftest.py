@@ -25,6 +25,12 @@ FLAGS = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("reliability", "chaos, load, fuzz and viewer (docs/reliability.md)")
+    group.addoption("--full", action="store_true", help="at the size of the published figures")
+    group.addoption("--figures", type=Path, metavar="FOLDER", help="write what was measured there")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real cases: ``AQCF_DATA``, by default ``../shared/data`` beside the checkout.
