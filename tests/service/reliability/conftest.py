@@ -1,4 +1,4 @@
-"""Two sizes of each test: quick for every run of the suite, ``--full`` for the published figures."""
+"""Two sizes of each test: quick for every run, ``--full`` for the published figures."""
 
 import json
 import os
@@ -35,6 +35,7 @@ def record(request: pytest.FixtureRequest, full: bool) -> Callable[[str, dict[st
 
 
 def _machine() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line for line in lines if "model name" in line]
     processor = names[0].partition(":")[2].strip() if names else platform.machine()
     return f"{len(os.sched_getaffinity(0))} cores of {processor}"
