@@ -8,7 +8,8 @@ or float voxels was not measured; their arrays are counted by size. What a GPU n
 is taken from ONNX Runtime on a CPU and was never measured on a GPU.
 
 A wrong refusal is worse than a try, so a job is refused only where its need is above everything
-the device has, with single windows, and where that much is known.
+the device has, with single windows, and where that much is known. How many windows there are at a
+time is settled where the job runs, by the engine that is there (``room``).
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ from model.types import Modality
 from .cases import Grid
 from .container import Container
 from .device import machine_memory
-from .domain import Job, WorkerInfo
+from .domain import WorkerInfo
 from .errors import TooLargeForDeviceError
 
 MIB: Final = 1024**2
@@ -75,45 +76,38 @@ def expected(
         PREPARED_BYTES + LOGITS_BYTES * spec.network.classes
     )
     most = max(native * CLEANING_BYTES, native * RESULT_BYTES + of_prepared)
-    maps = batch * window * 4 * QUATERNION * width * LIVE_MAPS
     slower = (width / SMALL) ** 2
     return Need(
         host_bytes=int(AT_REST_BYTES + native * grid.itemsize + most),
-        engine_bytes=int(ENGINE_BYTES + maps),
+        engine_bytes=ENGINE_BYTES + batch * window_bytes(spec, modality),
         windows=windows,
         seconds=AT_REST_S + native * NATIVE_S + windows * window * WINDOW_S * slower,
     )
 
 
+def window_bytes(spec: ModelSpec, modality: Modality) -> int:
+    """What the engine needs for each window that it has at a time."""
+    width, patch = spec.network.widths[0], spec.modalities[modality].patch
+    return int(prod(patch) * 4 * QUATERNION * width * LIVE_MAPS)
+
+
 def admit(container: Container, grid: Grid, spec: ModelSpec, modality: Modality, name: str) -> Need:
-    """What a job is predicted to need, with full batches.
+    """What a job is predicted to need at the least: with single windows.
 
     ``name``: of the profile. A job that may take longer than ``job_soft_limit_s`` is let in with a
     note: a GPU may be quick enough. Raises ``TooLargeForDeviceError`` where even single windows
     need more than any worker has.
     """
-    single = expected(grid, spec, modality, name, batch=1)
+    need = expected(grid, spec, modality, name, batch=1)
     room = _room(container)
-    if room and not any(place.fits(single) for place in room):
+    if room and not any(place.fits(need) for place in room):
         most = max(place.bytes for place in room)
         raise TooLargeForDeviceError(
-            f"the images need about {_gib(single.bytes)} of memory, the largest device has "
+            f"the images need about {_gib(need.bytes)} of memory, the largest device has "
             f"{_gib(most)}; send thinner coverage or thicker slices, or set "
             "AQCF_DEVICE_MEMORY_BYTES if it has more"
         )
-    need = expected(grid, spec, modality, name)
     return replace(need, notes=tuple(_slow(need, container.settings.job_soft_limit_s)))
-
-
-def batch_of(container: Container, job: Job) -> int:
-    """Windows per call of the engine where this process runs ``job``: single ones where full
-    batches are predicted to be too much, or where a worker died on the job before."""
-    limit = container.settings.device_memory_bytes
-    if limit is None:
-        memory = machine_memory()
-        limit = None if memory is None else memory.total_bytes
-    too_much = limit is not None and (job.predicted_bytes or 0) > limit
-    return 1 if too_much or job.deaths else BATCH
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class OpenBackend(Protocol):
 @dataclass(frozen=True)
 class Container:
     """``worker_id`` names this process in the ledger. ``archive`` is asked whether a study is
-    complete, where the site has one."""
+    complete, where the site has one. ``lane``: to the device; ``memory``: shares of what jobs of
+    this process may use."""
 
     settings: Settings
     database: Database
@@ -62,5 +63,6 @@ class Container:
     site: Site = field(default_factory=Site)
     archive: Archive | None = None
     lane: Lane = field(default_factory=Lane)
+    memory: Lane = field(default_factory=Lane)
     metrics: Metrics = field(default_factory=Metrics)
     tracing: Tracing = field(default_factory=Tracing)

@@ -30,6 +30,11 @@ def device_memory() -> DeviceMemory | None:
     return gpu_memory() or machine_memory()
 
 
+def engine_memory(engine: str) -> DeviceMemory | None:
+    """Where ``engine``, a backend's name, computes: it may be the CPU of a machine with a GPU."""
+    return machine_memory() if "-cpu" in engine else device_memory()
+
+
 def gpu_memory(library: Any = None) -> DeviceMemory | None:
     """Of the first GPU; ``None`` without NVIDIA's driver. ``library``: NVML, in tests."""
     try:

@@ -12,13 +12,13 @@ from typing import Final
 from model.errors import AqcfError, BackendBrokenError, CancelledError
 from model.spec import ModelFolder
 
-from .admission import batch_of
 from .cases import load_case
 from .container import Container
 from .domain import Finding, Job, JobError, Stage, Status
 from .errors import ModelUnavailableError, StoreUnavailableError, WorkerBrokenError
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
+from .room import room_of
 from .storage.artifacts import full_disk_told
 from .tracing import Span
 from .watch import Watch
@@ -123,7 +123,7 @@ def _settle(container: Container, job: Job, claim_id: str, watch: Watch) -> None
         log.error("failed", job_id=job.id, code=INTERNAL.code, exc_info=error)
         jobs.fail(job.id, claim_id, INTERNAL)
     finally:
-        watch.leave_lane()
+        watch.leave()
 
 
 def _broke(container: Container, job: Job, claim_id: str, error: BackendBrokenError) -> None:
@@ -153,15 +153,17 @@ def _mark(container: Container, job: Job, claim_id: str) -> None:
 def _work(container: Container, job: Job, watch: Watch) -> Finding:
     timer = StageTimer()
     watch.report(Stage.READ, 0.0)
-    with timer.stage(Stage.READ):
-        folder = _model(container, job)
-        files = container.artifacts.input_files(job.input_key)
-        case = load_case(job.kind, files, job.modality, container.settings, job.input_key)
-    watch.report(Stage.PREPARE, 0.0)
+    folder = _model(container, job)
     with timer.stage("load_model"):
         precision = folder.spec.profiles[job.profile].precision
         backend = container.open_backend(folder, job.modality, precision)
-    recipe = Recipe(folder, job.profile, job.content_key, batch_of(container, job))
+    room = room_of(container, job, folder.spec, backend.name)
+    watch.take_memory(room.memory, room.place)
+    watch.report(Stage.READ, 0.0)
+    with timer.stage(Stage.READ):
+        files = container.artifacts.input_files(job.input_key)
+        case = load_case(job.kind, files, job.modality, container.settings, job.input_key)
+    recipe = Recipe(folder, job.profile, job.content_key, room.batch)
     with full_disk_told(), container.artifacts.workspace() as out:
         finding = produce(case, recipe, backend, out, watch.report)
         timer.add(Stage.WAIT, watch.waited_s)

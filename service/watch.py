@@ -1,8 +1,10 @@
-"""What looks after a running job: its heartbeat, its progress, its turn at the device, its time."""
+"""What looks after a running job: its heartbeat, its progress, its turn at memory and device, its
+time."""
 
 import threading
 import time
 from concurrent.futures import Future, wait
+from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +13,7 @@ from model.errors import CancelledError
 from .container import Container
 from .domain import Job, Stage
 from .errors import TimeLimitError
+from .lane import Lane
 from .observability import get_logger
 from .tracing import Span
 
@@ -23,7 +26,8 @@ class Watch:
     """A context around one running job of this process.
 
     The job tells of its progress through ``report``, which is also where it is stopped and where
-    it waits for the device. Time spent waiting there counts for no limit. ``span`` gets its stages.
+    it waits for the device; for memory it waits in ``take_memory``. Time spent waiting counts for
+    no limit. ``span`` gets its stages.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class Watch:
         self._stage: Stage | None = None
         self._told_at = 0.0
         self._clock = _Clock()
+        self._place: Fraction | None = None
         self._ticket: int | None = None
+        self._memory: int | None = None
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Watch":
@@ -55,8 +61,15 @@ class Watch:
 
     @property
     def waited_s(self) -> float:
-        """Seconds that the job waited for the device so far."""
+        """Seconds that the job waited for memory and device so far."""
         return self._clock.waited_s()
+
+    def take_memory(self, share: Fraction, place: Fraction) -> None:
+        """Wait until there is room for this share of the memory, beside the other jobs of this
+        process, and hold it until ``leave``. ``place``: the share of the device that the job takes
+        when its turn comes. Raises as ``report`` does."""
+        self._place = place
+        self._memory = self._wait_at(self._container.memory, share)
 
     def report(self, stage: Stage, progress: float) -> None:
         """Enters the lane as inference begins, and leaves it as it ends.
@@ -75,6 +88,13 @@ class Watch:
         if ticket is not None:
             self._container.lane.leave(ticket)
 
+    def leave(self) -> None:
+        """Leave the device and the memory to others; doing it twice changes nothing."""
+        self.leave_lane()
+        ticket, self._memory = self._memory, None
+        if ticket is not None:
+            self._container.memory.leave(ticket)
+
     def guard(self, work: "Future[Any]") -> bool:
         """Wait for the end of the job; ``False`` when it did not stop within
         ``job_hard_limit_s``."""
@@ -89,19 +109,24 @@ class Watch:
     def abandon(self) -> None:
         """The job's thread is lost: if it ever comes back, it stops at its next report."""
         self._lost.set()
-        self.leave_lane()
+        self.leave()
 
     def _enter_lane(self) -> None:
         if self._ticket is not None:
             return
-        lane, metrics = self._container.lane, self._container.metrics
-        before = self.waited_s
+        metrics, before = self._container.metrics, self.waited_s
+        self._say(Stage.WAIT, 0.0)
+        try:
+            self._ticket = self._wait_at(self._container.lane, self._place)
+        finally:
+            metrics.lane_wait_seconds.labels(self._job.priority).observe(self.waited_s - before)
+
+    def _wait_at(self, lane: Lane, share: Fraction | None) -> int:
         self._clock.pause()
         try:
-            self._ticket = lane.enter(self._job.priority, lambda: self._say(Stage.WAIT, 0.0))
+            return lane.enter(self._job.priority, lambda: self._say(Stage.WAIT, 0.0), share)
         finally:
             self._clock.resume()
-            metrics.lane_wait_seconds.labels(self._job.priority).observe(self.waited_s - before)
 
     def _say(self, stage: Stage, progress: float) -> None:
         now = time.monotonic()

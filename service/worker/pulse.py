@@ -10,7 +10,7 @@ from types import TracebackType
 from prometheus_client import Gauge
 
 from ..container import Container
-from ..device import DeviceMemory, device_memory, machine_memory, measure
+from ..device import DeviceMemory, engine_memory, measure
 from ..domain import WorkerInfo
 from ..observability import get_logger
 from ..storage.database import UNREACHABLE
@@ -111,10 +111,7 @@ class Pulse:
 
 
 def _memory(engine: str | None) -> DeviceMemory | None:
-    """Where the engine runs, which may be the CPU of a machine that has a GPU."""
-    if engine is None:
-        return None
-    return machine_memory() if "-cpu" in engine else device_memory()
+    return None if engine is None else engine_memory(engine)
 
 
 def _told_bytes(setting: int | None, memory: DeviceMemory | None) -> int | None:

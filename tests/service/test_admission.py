@@ -10,10 +10,10 @@ import pytest
 
 from model.spec import ModelSpec, load_model_folder
 from service import admission, execute, intake
-from service.admission import admit, batch_of, expected
+from service.admission import admit, expected
 from service.cases import Grid
 from service.container import Container
-from service.domain import Job, SubmitOptions, WorkerInfo
+from service.domain import SubmitOptions, WorkerInfo
 from service.errors import TooLargeForDeviceError
 from service.settings import PACKAGED_MODELS
 from service.uploads import Upload
@@ -86,6 +86,8 @@ def test_a_job_knows_its_prediction(container: Container, ct_zip: Path) -> None:
     job = intake.submit(container, Upload((ct_zip,)), CT)
     assert job.predicted_bytes is not None
     assert job.predicted_bytes > admission.AT_REST_BYTES
+    folder = container.models.default()
+    assert job.predicted_bytes > admission.window_bytes(folder.spec, "ct")
     assert job.notes == ()
 
 
@@ -134,17 +136,3 @@ def test_where_nothing_is_known_jobs_are_tried(
     container: Container, small: ModelSpec, workers: tuple[WorkerInfo, ...]
 ) -> None:
     admit(deployed(container, *workers), ct(1000), small, "ct", "balanced")
-
-
-def test_too_much_for_full_batches_goes_window_by_window(
-    container: Container, ct_zip: Path
-) -> None:
-    job = intake.submit(container, Upload((ct_zip,)), CT)
-    assert job.predicted_bytes is not None
-
-    def batch(limit: int | None, found: Job = job) -> int:
-        return batch_of(with_settings(container, device_memory_bytes=limit), found)
-
-    assert batch(job.predicted_bytes) == batch(None) == 4
-    assert batch(job.predicted_bytes - 1) == 1
-    assert batch(None, replace(job, deaths=1)) == 1

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,44 @@ def test_a_wider_lane_lets_more_in() -> None:
     with pytest.raises(CancelledError):
         lane.enter(ROUTINE, _stop_when(lambda: lane.waiting == 1))
     assert set(tickets) == {0, 1}
+
+
+def test_shares_together_are_never_more_than_the_whole() -> None:
+    lane = Lane()
+    big = lane.enter(ROUTINE, nothing, Fraction(2, 3))
+    small = lane.enter(ROUTINE, nothing, Fraction(1, 3))
+    assert lane.busy == 2
+    with pytest.raises(CancelledError):
+        lane.enter(ROUTINE, _stop_when(lambda: lane.waiting == 1), Fraction(1, 100))
+    lane.leave(small)
+    lane.leave(lane.enter(ROUTINE, nothing, Fraction(1, 3)))
+    lane.leave(big)
+    lane.enter(ROUTINE, nothing, Fraction(7))  # more than the whole: alone
+    with pytest.raises(CancelledError):
+        lane.enter(URGENT, _stop_when(lambda: lane.busy == 1), Fraction(1, 100))
+
+
+def test_who_needs_much_is_not_overtaken_by_who_needs_little() -> None:
+    lane, order = Lane(), []
+    inside = lane.enter(ROUTINE, nothing, Fraction(1, 2))
+
+    def pass_through(name: str, share: Fraction) -> None:
+        ticket = lane.enter(ROUTINE, nothing, share)
+        order.append(name)
+        lane.leave(ticket)
+
+    threads = []
+    for number, (name, share) in enumerate(
+        [("much", Fraction(1)), ("little", Fraction(1, 4))], start=1
+    ):
+        threads.append(threading.Thread(target=pass_through, args=(name, share)))
+        threads[-1].start()
+        until(lambda waiting=number: lane.waiting == waiting)
+    assert (lane.busy, order) == (1, [])
+    lane.leave(inside)
+    for thread in threads:
+        thread.join()
+    assert order == ["much", "little"]
 
 
 def test_a_closed_lane_lets_nobody_in() -> None:
