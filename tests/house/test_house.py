@@ -1,6 +1,7 @@
 """What import-linter cannot see: what serving loads. And that the face of the project is there."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,14 @@ def test_serving_loads_no_torch() -> None:
 
 def test_web_loads_no_engine() -> None:
     assert not loaded_by(WEB) & (ENGINES | HEAVY)
+
+
+def test_engines_report_to_nobody(tmp_path: Path) -> None:
+    """Both leave an id of this machine in the home folder before they send."""
+    command = [sys.executable, "-W", "ignore", "-c", LOADED.format(imports=SERVING)]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
