@@ -1,5 +1,6 @@
 """Zip archives from strangers: judged before, and measured while, they are unpacked."""
 
+import errno
 import re
 import stat
 import struct
@@ -18,6 +19,9 @@ DIRECTORY_BYTES_PER_FILE = 1024
 END_RECORD = b"PK\x05\x06"
 END_RECORD_BYTES = 22
 ENCRYPTED_FLAG = 0x1
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError,
+)  # fmt: skip
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # an LZMA header may ask for 4 GiB of memory
 DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -46,8 +50,12 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Pa
             _check_members(members, archive.stat().st_size, limits)
             wanted = [member for member in members if not is_junk_name(member.filename)]
             return _write_all(opened, wanted, folder, limits), len(members) - len(wanted)
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError) as error:
+    except UNREADABLE as error:
         raise ArchiveError("the zip is damaged or incomplete; send it again") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ArchiveError("the zip points before its own start; send it again") from error
     except NotImplementedError as error:
         raise ArchiveError("the zip needs a feature that is not supported") from error
 

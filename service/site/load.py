@@ -51,12 +51,14 @@ class _Read:
 
 class _Loader(yaml.SafeLoader):
     """YAML's plain types. A key that comes twice is refused, and so are aliases, with which a
-    small file can stand for a huge one."""
+    small file can stand for a huge one, and tags, which PyYAML believes without a look."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*) are not taken", problem_mark=mark)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        alias = isinstance(event, yaml.AliasEvent)
+        if alias or event.tag is not None:
+            problem = f"{'aliases (*)' if alias else 'tags (!)'} are not taken"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -82,7 +84,7 @@ def _read(path: Path) -> _Read:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise SiteError(f"{path}: {line}{error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         raise SiteError(f"{path}: no YAML file") from error
 
 

@@ -220,6 +220,9 @@ def test_damaged_archives(tmp_path: Path, workspace: Path, settings: Settings, m
         assert refusal(path, workspace, settings) == "corrupt_archive"
     path.write_bytes(whole[:60] + bytes(20) + whole[80:])
     assert refusal(path, workspace, settings) == "corrupt_archive"
+    path.write_bytes(whole)
+    patch_zip(path, b"PK\x05\x06", 16, struct.pack("<I", 2**31))  # members before the start
+    assert refusal(path, workspace, settings) == "corrupt_archive"
     path = tmp_path / "a.nii.gz"
     path.write_bytes(b"\x1f\x8b\x08\x00damaged")
     assert refusal(path, workspace, settings) == "corrupt_archive"

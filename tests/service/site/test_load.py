@@ -83,6 +83,9 @@ RULE = "rules:\n  - name: one\n  - name: two\n    "
         ("a: &x {}\nb: *x", ["line 2", "aliases"]),
         ("a: [", ["line 1"]),
         ("a: !!python/object/apply:os.getcwd []", ["line 1", "tag"]),
+        ("archive: !!bool x", ["line 1", "tags"]),
+        ("archive: !!timestamp x", ["line 1", "tags"]),
+        ("archive: " + "1:" * 400 + "1.0", ["no YAML"]),  # sexagesimal, beyond every float
         ("\x00", ["no YAML"]),
         ("[" * 100_000, ["no YAML"]),
         ("? [1, 2]\n: 3", ["unhashable"]),
