@@ -46,7 +46,7 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Pa
     _check_directory_size(archive, limits)
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
+            members = [one for one in opened.infolist() if not one.filename.endswith("/")]
             _check_members(members, archive.stat().st_size, limits)
             wanted = [member for member in members if not is_junk_name(member.filename)]
             return _write_all(opened, wanted, folder, limits), len(members) - len(wanted)

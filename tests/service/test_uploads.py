@@ -125,6 +125,14 @@ def test_links_and_devices(tmp_path: Path, workspace: Path, settings: Settings, 
     assert refusal(path, workspace, settings) == "unsafe_archive"
 
 
+def test_a_member_without_a_name(
+    tmp_path: Path, workspace: Path, settings: Settings, made: Any
+) -> None:
+    path = made.zip(tmp_path / "a.zip", {"a": DICOM})
+    patch_zip(path, b"PK\x01\x02", 28, struct.pack("<3H", 0, 0, 1))  # its letter is a comment
+    assert refusal(path, workspace, settings) == "unsafe_archive"
+
+
 def test_an_encrypted_zip(tmp_path: Path, workspace: Path, settings: Settings) -> None:
     path = raw_zip(tmp_path / "a.zip", "a", DICOM)
     patch_zip(path, b"PK\x03\x04", 6, b"\x01\x00")
