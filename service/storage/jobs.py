@@ -1,15 +1,12 @@
 """The ledger of jobs. Every change of status is one compare-and-set UPDATE."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, case, func, select, update
+from sqlalchemy import CursorResult, Update, case, func, select
 from sqlalchemy.orm import Session
 
 from ..domain import (
-    LIVE,
     Finding,
     Job,
     JobError,
@@ -23,12 +20,9 @@ from ..domain import (
 from ..errors import BusyError, ConflictError, IdempotencyKeyReusedError, NotFoundError
 from .database import Database, patiently
 from .deliveries import add_missing, cancel_open, is_owed
+from .moves import after_death, ago, failure, finished, mine, move, now, queued_again, result_of
 from .rows import cursor_of, job_of, matching, place_of, row_of
 from .tables import JobRow
-
-WORKER_DIED = JobError(
-    "worker_died", "the worker died several times on this job; it is not tried again"
-)
 
 
 class JobStore:
@@ -62,7 +56,7 @@ class JobStore:
             if (found := self._existing(session, new)) is not None:
                 return self._joined(session, found, new.destinations), False
             self._admit(session, queue_limit, retry_after_s)
-            row = row_of(new, _now())
+            row = row_of(new, now())
             session.add(row)
             session.flush()
             place_input()
@@ -117,12 +111,12 @@ class JobStore:
 
     def claim(self, job_id: str, worker_id: str) -> Job | None:
         """queued -> running for this worker; ``None`` when the job is not queued (any more)."""
-        now = _now()
-        statement = _move(job_id, Status.QUEUED, Status.RUNNING).values(
+        start = now()
+        statement = move(job_id, Status.QUEUED, Status.RUNNING).values(
             worker_id=worker_id,
             attempts=JobRow.attempts + 1,
-            started_at=now,
-            heartbeat_at=now,
+            started_at=start,
+            heartbeat_at=start,
             stage=Stage.READ.value,
             progress=0.0,
         )
@@ -137,42 +131,42 @@ class JobStore:
         progress: float | None = None,
     ) -> bool:
         """Show life and, when given, progress. ``False``: stop, this job was cancelled or taken."""
-        values: dict[str, Any] = {"heartbeat_at": _now()}
+        values: dict[str, Any] = {"heartbeat_at": now()}
         if stage is not None:
             values |= {"stage": stage.value, "progress": progress or 0.0}
-        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        statement = mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
         return self._applied(statement.values(**values))
 
     def succeed(self, job_id: str, worker_id: str, finding: Finding) -> bool:
         """running -> succeeded, unless a cancellation was asked for in the meantime. From the same
         moment on its results are owed to its destinations."""
-        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
-        statement = statement.values(**_finished(Status.SUCCEEDED), **_values(finding))
+        statement = mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        statement = statement.values(**finished(Status.SUCCEEDED), **result_of(finding))
         return patiently(lambda: self._succeed(job_id, statement), self._patience_s)
 
     def fail(self, job_id: str, worker_id: str, error: JobError) -> bool:
-        statement = _mine(job_id, worker_id)
-        return self._applied(statement.values(**_finished(Status.FAILED), **_error(error)))
+        statement = mine(job_id, worker_id)
+        return self._applied(statement.values(**finished(Status.FAILED), **failure(error)))
 
     def set_cancelled(self, job_id: str, worker_id: str) -> bool:
         """running -> cancelled, by the worker that saw the request."""
-        statement = _mine(job_id, worker_id)
-        return self._applied(statement.values(**_finished(Status.CANCELLED)))
+        statement = mine(job_id, worker_id)
+        return self._applied(statement.values(**finished(Status.CANCELLED)))
 
     def release(self, job_id: str, worker_id: str) -> bool:
         """running -> queued, by a worker that is told to stop: no death is counted."""
-        statement = _mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
-        return self._applied(statement.values(**_queued()))
+        statement = mine(job_id, worker_id).where(JobRow.cancel_requested.is_(False))
+        return self._applied(statement.values(**queued_again()))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job at once; ask the worker of a running one to stop.
 
         Raises ``NotFoundError``, ``ConflictError`` (``already_finished``).
         """
-        queued = _move(job_id, Status.QUEUED, Status.CANCELLED)
-        if self._applied(queued.values(**_finished(Status.CANCELLED))):
+        queued = move(job_id, Status.QUEUED, Status.CANCELLED)
+        if self._applied(queued.values(**finished(Status.CANCELLED))):
             return self.require(job_id)
-        running = _move(job_id, Status.RUNNING, Status.RUNNING).values(cancel_requested=True)
+        running = move(job_id, Status.RUNNING, Status.RUNNING).values(cancel_requested=True)
         if not self._applied(running) and self.require(job_id).status is not Status.CANCELLED:
             raise ConflictError("the job has finished already", code="already_finished")
         return self.require(job_id)
@@ -185,8 +179,8 @@ class JobStore:
             row = session.get(JobRow, job_id, with_for_update=True)
             if row is None or row.status != Status.RUNNING or row.worker_id != worker_id:
                 return None
-            status, values = _after_death(row, max_deaths)
-            statement = _mine(job_id, worker_id)
+            status, values = after_death(row, max_deaths)
+            statement = mine(job_id, worker_id)
             session.execute(statement.values(**values, deaths=row.deaths + 1))
             return status
 
@@ -194,7 +188,7 @@ class JobStore:
         """Queued jobs that nothing changed for ``older_than_s`` seconds, in the order in which
         they shall run: urgent ones first, then the oldest."""
         statement = select(JobRow.id, JobRow.priority).where(
-            JobRow.status == Status.QUEUED, JobRow.updated_at <= _ago(older_than_s)
+            JobRow.status == Status.QUEUED, JobRow.updated_at <= ago(older_than_s)
         )
         rank = case((JobRow.priority == Priority.URGENT.value, 0), else_=1)
         statement = statement.order_by(rank, JobRow.created_at, JobRow.id)
@@ -210,12 +204,12 @@ class JobStore:
         statement = select(func.min(JobRow.created_at)).where(JobRow.status == Status.QUEUED)
         with self._database.reading() as session:
             first = session.execute(statement).scalar_one()
-        return 0.0 if first is None else max(0.0, (_now() - first).total_seconds())
+        return 0.0 if first is None else max(0.0, (now() - first).total_seconds())
 
     def running(self, *, silent_s: float = 0.0) -> tuple[Job, ...]:
         """Running jobs whose last heartbeat is at least ``silent_s`` seconds old."""
         statement = select(JobRow).where(
-            JobRow.status == Status.RUNNING, JobRow.heartbeat_at <= _ago(silent_s)
+            JobRow.status == Status.RUNNING, JobRow.heartbeat_at <= ago(silent_s)
         )
         with self._database.reading() as session:
             return tuple(job_of(row) for row in session.scalars(statement))
@@ -223,7 +217,7 @@ class JobStore:
     def finished_ids(self, *, older_than_s: float = 0.0, limit: int = 100) -> tuple[str, ...]:
         """Finished jobs whose results are not owed to a destination, the longest finished first."""
         statement = select(JobRow.id).where(
-            JobRow.finished_at <= _ago(older_than_s), ~is_owed(JobRow.id)
+            JobRow.finished_at <= ago(older_than_s), ~is_owed(JobRow.id)
         )
         return self._ids(statement.order_by(JobRow.finished_at, JobRow.id).limit(limit))
 
@@ -322,75 +316,6 @@ class JobStore:
     def _ids(self, statement: Any) -> tuple[str, ...]:
         with self._database.reading() as session:
             return tuple(session.scalars(statement))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _ago(seconds: float) -> datetime:
-    return _now() - timedelta(seconds=seconds)
-
-
-def _move(job_id: str, source: Status, target: Status) -> Update:
-    """The compare-and-set: one UPDATE that applies only in the source status."""
-    return (
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.status == source.value)
-        .values(status=target.value, updated_at=_now(), revision=JobRow.revision + 1)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _mine(job_id: str, worker_id: str) -> Update:
-    statement = _move(job_id, Status.RUNNING, Status.RUNNING)
-    return statement.where(JobRow.worker_id == worker_id)
-
-
-def _finished(status: Status) -> dict[str, Any]:
-    values: dict[str, Any] = {"status": status.value, "finished_at": _now(), "stage": None}
-    return values if status in LIVE else values | {"live_key": None}
-
-
-def _queued() -> dict[str, Any]:
-    return {
-        "status": Status.QUEUED.value,
-        "worker_id": None,
-        "stage": None,
-        "progress": 0.0,
-        "heartbeat_at": None,
-        "started_at": None,
-    }
-
-
-def _error(error: JobError) -> dict[str, Any]:
-    return {"error_code": error.code, "error_message": error.message}
-
-
-def _after_death(row: JobRow, max_deaths: int) -> tuple[Status, dict[str, Any]]:
-    if row.cancel_requested:
-        return Status.CANCELLED, _finished(Status.CANCELLED)
-    if row.deaths + 1 >= max_deaths:
-        return Status.FAILED, _finished(Status.FAILED) | _error(WORKER_DIED)
-    return Status.QUEUED, _queued()
-
-
-def _values(finding: Finding) -> dict[str, Any]:
-    return {
-        "outcome": finding.outcome.value,
-        "measurements": dict(finding.measurements),
-        "seconds": dict(finding.seconds),
-        "engine": finding.engine,
-        "applied": list(finding.applied),
-        "notes": list(finding.notes),
-        "proof": None if finding.proof is None else dict(finding.proof),
-        "artifacts": [_plain(artifact) for artifact in finding.artifacts],
-        "progress": 1.0,
-    }
-
-
-def _plain(artifact: Any) -> dict[str, Any]:
-    return asdict(artifact) | {"name": artifact.name.value}
 
 
 def _same_content(row: JobRow, new: NewJob) -> Job:
