@@ -17,6 +17,7 @@ CUBIC_MILLIMETRE = CodedConcept("mm3", "UCUM", "cubic millimeter")
 MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
 HOUNSFIELD = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
 IMAGING_REPORT = CodedConcept("126000", "DCM", "Imaging Measurement Report")
+ONCOLOGY_REPORT = CodedConcept("126001", "DCM", "Oncology Measurement Report")
 CT_PROCEDURE = CodedConcept("77477000", "SCT", "Computed Tomography imaging")
 MR_PROCEDURE = CodedConcept("113091000", "SCT", "Magnetic resonance imaging")
 

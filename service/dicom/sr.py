@@ -49,8 +49,9 @@ def build_sr(
 
     ``seg``: what ``build_seg`` returned for the same ``uid_key``; it is the evidence. ``role``:
     tells reports about a BINARY and a LABELMAP apart. Lesions have their own tracking UIDs (the SEG
-    holds them together in one segment). A liver of 0 ml is reported as a failed
-    measurement, so that it cannot be read as a finding.
+    holds them together in one segment). A liver of 0 ml is reported as a failed measurement, so
+    that it cannot be read as a finding. The title is Oncology Measurement Report (CID 7021): OHIF
+    takes what is named Imaging Measurement Report for lines on images.
     """
     sources = sources or canonical_sources(series, uid_key)
     author = _Author(seg, sources.headers[0].SeriesInstanceUID, algorithm, uid_key)
@@ -59,7 +60,7 @@ def build_sr(
             observation_context=author_context(algorithm),
             procedure_reported=procedure(series.modality),
             imaging_measurements=author.groups(measurements, labels),
-            title=codes.IMAGING_REPORT,
+            title=codes.ONCOLOGY_REPORT,
         )
         return hd.Comprehensive3DSR(
             evidence=[seg],

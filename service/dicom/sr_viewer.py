@@ -1,7 +1,7 @@
 """The lesions' long axes as a report of lines on images, for viewers that draw no other report.
 
-OHIF 3.12 and 3.13 crash on a measurement group without 2-D coordinates and take a group for a line
-only under the name of their own tool, so this report has nothing else in it.
+Of a report with this title OHIF 3.12 and 3.13 crash on a measurement group without 2-D coordinates,
+and take a group for a line only under the name of their own tool, so it has nothing else in it.
 """
 
 from collections.abc import Sequence

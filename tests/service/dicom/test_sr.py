@@ -80,6 +80,7 @@ def test_report(tmp_path: Path, modality: str) -> None:
     assert read["Lesion 1"]["TrackingUniqueIdentifier"] == lesion_tracking_uid("key", 1)
     assert read["Liver tumour"]["TrackingUniqueIdentifier"] == seg.SegmentSequence[1].TrackingUID
     assert document.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    assert document.ConceptNameCodeSequence[0].CodeValue == "126001"
     assert document.StudyInstanceUID == seg.StudyInstanceUID
     evidence = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == seg.SOPInstanceUID
