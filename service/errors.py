@@ -48,6 +48,12 @@ class UnknownModelError(InputError):
     code = "unknown_model"
 
 
+class PhantomsOnlyError(InputError):
+    """The acceptance model is asked for images that are no phantom."""
+
+    code = "phantoms_only"
+
+
 class UnknownProfileError(InputError):
     code = "unknown_profile"
 

@@ -9,10 +9,11 @@ from model.spec import ModelFolder
 from .admission import Need, admit
 from .cases import SUFFIXES, Case, examine, settings_key
 from .container import Container
-from .domain import Job, NewJob, SubmitOptions
+from .domain import Job, NewJob, Priority, Status, SubmitOptions
 from .errors import UnknownDestinationError
 from .observability import get_logger
-from .registry import profile_of
+from .phantoms import NOTE, settled
+from .registry import ACCEPTANCE, profile_of
 from .storage.artifacts import full_disk_told
 from .uploads import Upload, open_upload
 
@@ -20,7 +21,8 @@ log = get_logger("service.intake")
 
 
 def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
-    """The queued job for this upload, or the live one that has the same content and settings.
+    """The queued job for this upload, or the live one that has the same content and settings; that
+    one becomes urgent when this upload is.
 
     Files below the store's staging folder are moved, others copied. Raises ``InputError`` (the
     upload, the model, the profile, a destination), ``BusyError``, ``StorageFullError``,
@@ -38,7 +40,20 @@ def submit(container: Container, upload: Upload, options: SubmitOptions) -> Job:
     if created:
         log.info("queued", job_id=job.id, modality=job.modality, kind=job.kind)
         container.queue.send(job.id, job.priority)
+    elif options.priority is Priority.URGENT:
+        job = _lift(container, job)
     return job
+
+
+def _lift(container: Container, job: Job) -> Job:
+    """A job that waits goes before routine ones; one that was urgent before is not sent again."""
+    if not container.jobs.lift(job.id):
+        return job
+    lifted = container.jobs.get(job.id) or job
+    log.info("lifted", job_id=job.id, status=lifted.status)
+    if lifted.status is Status.QUEUED:
+        container.queue.send(job.id, lifted.priority)
+    return lifted
 
 
 def check_destinations(container: Container, names: Iterable[str]) -> None:
@@ -66,6 +81,8 @@ def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tup
     with full_disk_told(), container.artifacts.workspace() as workspace:
         opened = open_upload(upload, workspace, settings)
         case = examine(opened, options.modality, options.series, settings)
+        if (own := settled(container.models, folder, case)) is not folder:
+            folder, profile = own, own.spec.default_profile
         _check_deliverable(case, options)
         need = admit(container, case.grid, folder.spec, case.modality, profile)
         return _write_down(container, case, _new_job(case, folder, profile, options, need))
@@ -84,7 +101,7 @@ def _new_job(
         input_key=case.content,
         content_key=settings_key(case, folder.sha256, profile),
         receipt=case.receipt,
-        notes=(*case.notes, *need.notes),
+        notes=(*case.notes, *need.notes, *([NOTE] if folder.spec.id == ACCEPTANCE else [])),
         idempotency_key=options.idempotency_key,
         actor=options.actor,
         priority=options.priority,

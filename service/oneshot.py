@@ -12,6 +12,7 @@ from .container import OpenBackend
 from .domain import ArtifactName, Finding, Stage, SubmitOptions
 from .forms import Form, Material, NothingToDrawError, write_form
 from .observability import StageTimer
+from .phantoms import settled
 from .produce import Recipe, Report, produce
 from .registry import ModelRegistry, profile_of
 from .settings import Settings
@@ -42,9 +43,8 @@ def segment_into(
 
     Raises ``InputError`` for input that cannot be used, other ``AqcfError`` for failures.
     """
-    folder = ModelRegistry(settings.models_dir, settings.default_model).find(
-        options.model, options.modality
-    )
+    models = ModelRegistry(settings.models_dir, settings.default_model)
+    folder = models.find(options.model, options.modality)
     profile = profile_of(folder, options.profile)
     timer = StageTimer()
     with tempfile.TemporaryDirectory(prefix="aqcf-") as name:
@@ -52,6 +52,8 @@ def segment_into(
         with timer.stage(Stage.READ):
             opened = open_upload(upload, _subfolder(name, "in"), settings)
             case = examine(opened, options.modality, options.series, settings)
+            if (own := settled(models, folder, case)) is not folder:
+                folder, profile = own, own.spec.default_profile
             loaded = load_case(case.kind, case.files, case.modality, settings, case.content)
         report(Stage.PREPARE, 0.0)
         backend = open_backend(folder, case.modality, folder.spec.profiles[profile].precision)

@@ -9,6 +9,9 @@ from model.spec import MANIFEST, ModelFolder, load_model_folder
 from model.types import Modality
 
 from .errors import ModelUnavailableError, UnknownModelError, UnknownProfileError
+from .settings import PHANTOM_MODEL
+
+ACCEPTANCE = "acceptance"  # reserved: the model for the phantoms of `aqcf acceptance`
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class BrokenModel:
 
 
 class ModelRegistry:
-    """Loads lazily and keeps what it verified. A model's id is its manifest's."""
+    """Loads lazily and keeps what it verified. A model's id is its manifest's. The acceptance model
+    comes with the software, is found by its id, and is in no list."""
 
     def __init__(self, models_dir: Path, default_model: str) -> None:
         self.models_dir = models_dir
         self.default_model = default_model
         self._lock = threading.Lock()
+        self._acceptance: ModelFolder | None = None
         self._loaded: tuple[tuple[ModelFolder, ...], tuple[BrokenModel, ...]] | None = None
 
     def all(self) -> tuple[ModelFolder, ...]:
@@ -49,12 +54,24 @@ class ModelRegistry:
         ``UnknownModelError`` for any other id or a modality the model does not know.
         """
         wanted = model_id or self.default_model
+        if wanted == ACCEPTANCE:
+            return self.acceptance()
         found = next((folder for folder in self.all() if folder.spec.id == wanted), None)
         if found is None:
             raise self._missing(wanted)
         if modality not in found.spec.modalities:
             raise UnknownModelError(f"the model {wanted} does not segment {modality}")
         return found
+
+    def acceptance(self) -> ModelFolder:
+        """The model for phantoms; raises ``ModelUnavailableError`` where it is damaged."""
+        with self._lock:
+            if self._acceptance is None:
+                try:
+                    self._acceptance = load_model_folder(PHANTOM_MODEL)
+                except ModelFolderError as error:
+                    raise ModelUnavailableError(error.message) from error
+            return self._acceptance
 
     def _missing(self, wanted: str) -> UnknownModelError | ModelUnavailableError:
         have = ", ".join(folder.spec.id for folder in self.all()) or "none"
@@ -76,11 +93,18 @@ class ModelRegistry:
         broken: list[BrokenModel] = []
         for manifest in sorted(self.models_dir.glob(f"*/{MANIFEST}")):
             try:
-                usable.append(load_model_folder(manifest.parent))
+                usable.append(_usable(manifest.parent))
             except ModelFolderError as error:
                 broken.append(BrokenModel(manifest.parent.name, error.message))
         usable.sort(key=lambda folder: (folder.spec.id != self.default_model, folder.spec.id))
         return tuple(usable), tuple(broken)
+
+
+def _usable(path: Path) -> ModelFolder:
+    folder = load_model_folder(path)
+    if folder.spec.id == ACCEPTANCE:
+        raise ModelFolderError(f"{path.name}: the id {ACCEPTANCE} is taken; choose another")
+    return folder
 
 
 def profile_of(folder: ModelFolder, name: str | None) -> str:

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PACKAGED_MODELS = Path(__file__).resolve().parent.parent / "model" / "zoo"
+PHANTOM_MODEL = PACKAGED_MODELS.parent / "acceptance"
 SECRETS = Path("/run/secrets")  # where container engines put them; a file ``aqcf_NAME`` each
 MIB = 1024**2
 GIB = 1024**3
@@ -98,6 +99,12 @@ class Settings(BaseSettings):
     stale_queued_s: float = Field(default=30.0, gt=0)
     sweep_s: float = Field(default=15.0, gt=0)
     max_deaths: int = Field(default=3, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        """Also a file of ``secrets_dir`` that nobody filled."""
+        return {name: value for name, value in values.items() if value != ""}
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "Settings":

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 MANUFACTURER = "A-QCF-Net"
 MODEL_NAME = "A-QCF-Net liver segmentation"
+TEST_ALGORITHM = "A-QCF-Net acceptance"
+TEST = "ACCEPTANCE TEST, no patient: "
 
 
 @dataclass(frozen=True)
@@ -12,3 +14,8 @@ class Algorithm:
 
     name: str
     version: str
+
+
+def described(text: str, algorithm: Algorithm) -> str:
+    """A SeriesDescription, 64 characters at most; of a phantom's result it begins by saying so."""
+    return (TEST + text)[:64] if algorithm.name == TEST_ALGORITHM else text

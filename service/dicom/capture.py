@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from model.types import NativeArray
 
+from .algorithm import described
 from .derived import derived_dataset, place_in_series, referred
 from .overlay import Caption, Picture, paint
 from .pixels import native_values
@@ -100,7 +101,8 @@ def _image(plan: _Plan, values: NativeArray, index: int, number: int) -> Dataset
     place_in_series(dataset, plan.uid_key, "capture", series_number=SERIES_NUMBER, instance=number)
     dataset.Modality = "OT"
     dataset.Laterality = ""
-    dataset.SeriesDescription = "Liver outlines, research use only"
+    title = "Liver outlines, research use only"
+    dataset.SeriesDescription = described(title, plan.content.algorithm)
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.BurnedInAnnotation = "YES"

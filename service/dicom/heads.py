@@ -23,6 +23,7 @@ KEYWORDS = (
     "Modality",
     "Manufacturer",
     "ManufacturerModelName",
+    "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
 )
@@ -51,6 +52,7 @@ class Head:
     modality: str
     manufacturer: str
     model_name: str
+    patient_id: str
 
 
 def read_head(path: Path) -> Head:
@@ -105,6 +107,7 @@ def _head(dataset: Dataset) -> Head:
         modality=values["Modality"].upper(),
         manufacturer=values["Manufacturer"],
         model_name=values["ManufacturerModelName"],
+        patient_id=values["PatientID"],
     )
     _check((head.sop_class_uid, head.sop_instance_uid, head.series_uid, head.study_uid))
     return head

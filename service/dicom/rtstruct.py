@@ -12,6 +12,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from model.spec import LIVER_LABEL, Code
 from model.types import BACKGROUND
 
+from .algorithm import described
 from .codes import as_rgb
 from .contours import outlines
 from .derived import derived_dataset, place_in_series, referred, referred_instances
@@ -54,7 +55,7 @@ def build_rtstruct(
     dataset = derived_dataset(header, content, RTStructureSetStorage, ImplicitVRLittleEndian)
     place_in_series(dataset, uid_key, "rtstruct", series_number=SERIES_NUMBER)
     dataset.Modality = "RTSTRUCT"
-    dataset.SeriesDescription = "Liver contours"
+    dataset.SeriesDescription = described("Liver contours", content.algorithm)
     dataset.OperatorsName = ""
     _add_set(dataset, content, header, sources)
     regions = _regions(content)

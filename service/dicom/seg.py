@@ -15,7 +15,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from model.spec import Label
 from model.types import MaskArray
 
-from .algorithm import MANUFACTURER, MODEL_NAME, Algorithm
+from .algorithm import MANUFACTURER, MODEL_NAME, Algorithm, described
 from .codes import ARTIFICIAL_INTELLIGENCE, colour, concept
 from .quiet import quiet
 from .sanitise import Reference, Sources, canonical_sources, stand_in
@@ -68,7 +68,7 @@ def build_seg(
             omit_empty_frames=omit_empty,
             content_label="LIVER",
             content_description="Liver and liver tumour",
-            series_description="Liver segmentation",
+            series_description=described("Liver segmentation", algorithm),
             pixel_measures=_measures(sources.headers[0], series.usable_grid().step),
         )
     dataset.ContentCreatorName = None  # type 2; highdicom leaves it out

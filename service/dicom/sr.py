@@ -14,6 +14,7 @@ from model.spec import Label
 from model.types import LIVER, TUMOUR, Modality
 
 from . import codes
+from .algorithm import described
 from .quiet import quiet
 from .sanitise import Sources, canonical_sources
 from .seg import MANUFACTURER, MODEL_NAME, Algorithm, tracking_uid
@@ -77,7 +78,7 @@ def build_sr(
             is_final=False,
             is_verified=False,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description="Liver measurements",
+            series_description=described("Liver measurements", algorithm),
         )
 
 

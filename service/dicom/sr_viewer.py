@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from model.measure import Lesion
 
 from . import codes
+from .algorithm import described
 from .derived import same_moment
 from .geometry import NativeGrid
 from .quiet import quiet
@@ -91,7 +92,7 @@ def _document(
         is_final=False,
         is_verified=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description="Liver lesions, long axes",
+        series_description=described("Liver lesions, long axes", content.algorithm),
     )
 
 
