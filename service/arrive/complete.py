@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from ..container import Container
 from ..domain import Arrival, ArrivalState
+from ..errors import BusyError
 from ..observability import get_logger
 from .evaluate import evaluate
 from .files import ArrivalFiles
@@ -19,12 +20,15 @@ PURGE_BATCH = 100
 
 def complete(container: Container) -> None:
     """Evaluate every study that is complete and whose instances lie here. One that fails does not
-    stand in the way of the next."""
+    stand in the way of the next. While the queue is full they stay as they are: an evaluation
+    reads every image."""
     settings = container.settings
     due = container.arrivals.due(
         idle_s=settle_s(settings.quiet_s), abandoned_s=settings.heartbeat_timeout_s
     )
     for study_uid in due:
+        if not _has_room(container):
+            return
         try:
             _complete(container, study_uid)
         except Exception as error:
@@ -62,6 +66,15 @@ def measure(container: Container) -> None:
     gauge.clear()
     for (origin, state), count in container.arrivals.counts().items():
         gauge.labels(origin, state).set(count)
+
+
+def _has_room(container: Container) -> bool:
+    """Whether the queue takes another job."""
+    try:
+        container.jobs.admit(queue_limit=container.settings.queue_limit)
+    except BusyError:
+        return False
+    return True
 
 
 def _complete(container: Container, study_uid: str) -> None:

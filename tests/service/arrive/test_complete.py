@@ -206,6 +206,22 @@ def test_a_full_queue_postpones(arriving: Any) -> None:
     assert arriving.stored() == 0
 
 
+def test_a_study_that_waits_for_the_queue_goes_on_as_soon_as_there_is_room(arriving: Any) -> None:
+    """It was not taken for evaluation in vain, and late instances still join it."""
+    busy = arriving.with_settings(queue_limit=1, heartbeat_timeout_s=600.0)
+    busy.send(arriving.series(2, study=1))
+    busy.wait()
+    late = arriving.series(2, study=2, seed=1)
+    busy.send(late[:-1])
+    busy.wait()
+    busy.send(late[-1:])
+    busy.wait()
+    execute.run(busy.container, busy.jobs()[0].id)
+    busy.complete()
+    assert len(busy.jobs()) == 2
+    assert [one.instances for one in arriving.arrivals()] == [12, 12]
+
+
 def test_a_study_that_cannot_be_used_does_not_stop_the_next(arriving: Any, tmp_path: Path) -> None:
     dataset = dcmread(arriving.series(2, study=1)[0])
     dataset.PixelData = b"\0\0"
