@@ -13,8 +13,9 @@ class JobQueue(Protocol):
     """Hands job ids to workers. Losing an id is harmless: the sweep sends it again."""
 
     def send(self, job_id: str, priority: Priority = Priority.ROUTINE) -> None:
-        """Enqueue, urgent jobs before routine ones. A queue that is full or cannot be reached
-        drops the id. Never raises for what the queue's server does."""
+        """Enqueue, urgent jobs before routine ones. A job that waits and is sent again as urgent
+        goes before routine ones from now on. A queue that is full or cannot be reached drops the
+        id. Never raises for what the queue's server does."""
 
     def waiting(self) -> Collection[str] | None:
         """Ids that wait here now; ``None`` when the queue's server cannot be asked."""

@@ -1,5 +1,6 @@
 """The queue of a service that is one process: threads, and the order in memory."""
 
+import heapq
 import itertools
 import queue
 import threading
@@ -15,7 +16,8 @@ RANKS = {Priority.URGENT: 0, Priority.ROUTINE: 1}
 
 class InProcessQueue:
     """A bounded queue with worker threads of this process: urgent before routine, in the order
-    of sending within each. A job that waits already is not sent twice."""
+    of sending within each. A job that waits already is not sent twice; sent again as urgent, it is
+    lifted."""
 
     def __init__(self, workers: int, limit: int) -> None:
         self._workers = workers
@@ -28,13 +30,25 @@ class InProcessQueue:
 
     def send(self, job_id: str, priority: Priority = Priority.ROUTINE) -> None:
         with self._lock:
-            if job_id in self._waiting or self._stopping.is_set():
+            if self._stopping.is_set():
+                return
+            if job_id in self._waiting:
+                self._lift(job_id, RANKS[priority])
                 return
             try:
                 self._ids.put_nowait((RANKS[priority], next(self._number), job_id))
             except queue.Full:
                 return
             self._waiting.add(job_id)
+
+    def _lift(self, job_id: str, rank: int) -> None:
+        """Keeps its number: among urgent ones it goes by when it came."""
+        with self._ids.mutex:
+            waiting = self._ids.queue
+            for index, (old, number, waiter) in enumerate(waiting):
+                if waiter == job_id and rank < old:
+                    waiting[index] = (rank, number, job_id)
+            heapq.heapify(waiting)
 
     def waiting(self) -> Collection[str]:
         with self._lock:

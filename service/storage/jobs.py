@@ -20,7 +20,18 @@ from ..domain import (
 from ..errors import BusyError, ConflictError, IdempotencyKeyReusedError, NotFoundError
 from .database import Database, patiently
 from .deliveries import add_missing, cancel_open, is_owed
-from .moves import after_death, ago, failure, finished, mine, move, now, queued_again, result_of
+from .moves import (
+    after_death,
+    ago,
+    failure,
+    finished,
+    lifted,
+    mine,
+    move,
+    now,
+    queued_again,
+    result_of,
+)
 from .rows import cursor_of, job_of, matching, place_of, row_of
 from .tables import JobRow
 
@@ -121,6 +132,12 @@ class JobStore:
             progress=0.0,
         )
         return self.get(job_id) if self._applied(statement) else None
+
+    def lift(self, job_id: str) -> bool:
+        """Make an unfinished routine job urgent; ``False`` when there is nothing to lift. What
+        runs goes on as it does, and would be urgent if it had to be queued again."""
+        statement = lifted(job_id).where(JobRow.priority == Priority.ROUTINE.value)
+        return self._applied(statement)
 
     def beat(
         self,

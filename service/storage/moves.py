@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Update, update
 
-from ..domain import LIVE, Artifact, Finding, JobError, Status
+from ..domain import LIVE, Artifact, Finding, JobError, Priority, Status
 from .tables import JobRow
 
 WORKER_DIED = JobError(
@@ -36,6 +36,16 @@ def mine(job_id: str, worker_id: str) -> Update:
     """A change of a running job by the worker that has it."""
     statement = move(job_id, Status.RUNNING, Status.RUNNING)
     return statement.where(JobRow.worker_id == worker_id)
+
+
+def lifted(job_id: str) -> Update:
+    """Urgent from now on, as long as it is not finished."""
+    return (
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.status.in_([Status.QUEUED.value, Status.RUNNING.value]))
+        .values(priority=Priority.URGENT.value, updated_at=now(), revision=JobRow.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def finished(status: Status) -> dict[str, Any]:

@@ -172,6 +172,31 @@ def test_the_queue_limit_holds_under_a_rush(jobs: JobStore) -> None:
     assert caught.value.retry_after_s == 7
 
 
+def test_a_waiting_job_is_lifted_once_and_never_lowered(jobs: JobStore) -> None:
+    old, late = queued(jobs, "a"), queued(jobs, "b")
+    assert jobs.lift(late.id)
+    assert jobs.queued_ids() == (late.id, old.id)
+    found = jobs.require(late.id)
+    assert (found.priority, found.status) == (Priority.URGENT, Status.QUEUED)
+    assert found.revision == late.revision + 1
+    assert not jobs.lift(late.id)
+    jobs.claim(old.id, "w")
+    assert jobs.lift(old.id)
+    assert jobs.release(old.id, "w")
+    assert jobs.queued()[old.id] is Priority.URGENT
+    jobs.cancel(late.id)
+    assert not jobs.lift(late.id)
+    assert not jobs.lift("nobody")
+
+
+def test_a_finished_job_is_not_lifted(jobs: JobStore) -> None:
+    job = queued(jobs)
+    jobs.claim(job.id, "w")
+    jobs.succeed(job.id, "w", FINDING)
+    assert not jobs.lift(job.id)
+    assert jobs.require(job.id).priority is Priority.ROUTINE
+
+
 def test_an_input_that_cannot_be_placed_leaves_no_job(jobs: JobStore) -> None:
     def fail() -> None:
         raise OSError("disk")

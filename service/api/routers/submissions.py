@@ -118,11 +118,12 @@ async def _take(request: Request, container: Container, options: SubmitOptions) 
 
 
 def _admit(container: Container, options: SubmitOptions) -> None:
-    """Refuse before the first byte what would be refused after the last."""
+    """Refuse before the first byte what would be refused after the last. The queue is looked at
+    later where the upload may be of a job that waits: with a key, or to make it urgent."""
     settings = container.settings
     check_destinations(container, options.destinations)
     profile_of(container.models.find(options.model, options.modality), options.profile)
-    if options.idempotency_key is None:
+    if options.idempotency_key is None and options.priority is Priority.ROUTINE:
         container.jobs.admit(queue_limit=settings.queue_limit, retry_after_s=settings.retry_after_s)
 
 

@@ -104,6 +104,24 @@ def test_full_queue_is_429_with_retry_after(
     assert int(response.headers["retry-after"]) > 0
 
 
+def test_in_a_full_queue_what_waits_can_still_be_made_urgent(
+    narrow: Any, ct_zip: Path, made: Any, tmp_path: Path
+) -> None:
+    bodies = [
+        made.make_nifti(tmp_path / f"{seed}.nii.gz", made.phantom(seed=seed)).read_bytes()
+        for seed in range(2)
+    ]
+    jobs = [narrow.post(body, kind="application/gzip").json() for body in bodies]
+    urgent = {"priority": "urgent"}
+    for _ in range(2):
+        again = narrow.post(bodies[1], kind="application/gzip", params=urgent)
+        assert again.status_code == 202
+        assert (again.json()["id"], again.json()["priority"]) == (jobs[1]["id"], "urgent")
+    narrow.problem(narrow.post(ct_zip.read_bytes(), params=urgent), 429, "queue_full")
+    first = narrow.http.get(jobs[0]["links"]["self"]).json()
+    assert first["priority"] == "routine"
+
+
 def test_full_disk_is_507(full: Any, ct_zip: Path) -> None:
     full.problem(full.post(ct_zip.read_bytes()), 507, "storage_full")
     assert full.http.get("/readyz").json()["checks"]["disk"] is False

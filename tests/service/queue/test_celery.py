@@ -66,6 +66,22 @@ def test_redis_holds_no_more_messages_than_there_are_jobs(
     assert queue.waiting() == set(queued)
 
 
+def test_the_same_upload_as_urgent_lifts_what_waits(
+    tmp_path: Path, container: Container, queue: CeleryQueue, broker: RedisServer, made: Any
+) -> None:
+    there = replace(container, queue=queue)
+    upload = Upload((made.nifti(tmp_path / "a.nii"),))
+    first = submit(there, upload, SubmitOptions("ct"))
+    for _ in range(3):
+        again = submit(there, upload, SubmitOptions("ct", priority=Priority.URGENT))
+        assert (again.id, again.priority) == (first.id, Priority.URGENT)
+        with broker.client() as client:
+            assert [client.llen(key) for key in KEYS] == [1, 1]
+    lowered = submit(there, upload, SubmitOptions("ct"))
+    assert lowered.priority is Priority.URGENT
+    assert queue.waiting() == {first.id}
+
+
 def test_a_redis_that_is_away_delays_nobody(queue: CeleryQueue, broker: RedisServer) -> None:
     queue.send("before")
     broker.kill()

@@ -42,3 +42,18 @@ def test_urgent_goes_first_and_each_kind_in_order(urgent: tuple[str, ...]) -> No
     wait_until(lambda: len(seen) == 5, "five jobs are not done")
     queue.stop()
     assert seen == [*urgent, *routine]
+
+
+def test_sent_again_as_urgent_a_waiting_job_is_lifted_and_done_once() -> None:
+    seen: list[str] = []
+    queue = InProcessQueue(workers=1, limit=4)
+    for job_id in "abc":
+        queue.send(job_id)
+    queue.send("d", Priority.URGENT)
+    for _ in range(2):
+        queue.send("c", Priority.URGENT)
+    queue.send("d")  # never lowered
+    queue.start(seen.append)
+    wait_until(lambda: len(seen) == 4, "four jobs are not done")
+    queue.stop()
+    assert seen == ["c", "d", "a", "b"]
