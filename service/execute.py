@@ -15,11 +15,17 @@ from model.spec import ModelFolder
 from .cases import load_case
 from .container import Container
 from .domain import Finding, Job, JobError, Stage, Status
-from .errors import ModelUnavailableError, StoreUnavailableError, WorkerBrokenError
+from .errors import (
+    ModelUnavailableError,
+    StorageFullError,
+    StoreUnavailableError,
+    WorkerBrokenError,
+)
 from .observability import StageTimer, get_logger
 from .produce import Recipe, produce
 from .room import room_of
 from .storage.artifacts import full_disk_told
+from .storage.database import UNREACHABLE
 from .tracing import Span
 from .watch import Watch
 
@@ -31,6 +37,10 @@ MARK_S: Final = 5.0  # a ledger that is away must not keep a stuck process alive
 INTERNAL = JobError("internal_error", "the service failed on this job; its log says where")
 MEMORY = JobError("out_of_memory", "the machine ran out of memory on this job")
 STUCK = JobError("time_limit", "the job did not stop when its time was up; it was given up")
+
+LATER: Final = (*UNREACHABLE, StoreUnavailableError, StorageFullError)
+"""What is no fault of the job: there may be a ledger, a store or room for another attempt, which
+the sweep starts after a while."""
 
 EndProcess = Callable[[int], object]
 
@@ -106,10 +116,14 @@ def _in_a_thread(work: Callable[[], None]) -> "Future[None]":
 def _settle(container: Container, job: Job, claim_id: str, watch: Watch) -> None:
     jobs = container.jobs
     try:
-        finding = _work(container, job, watch)
+        with full_disk_told():
+            finding = _work(container, job, watch)
         if not jobs.succeed(job.id, claim_id, finding):
             raise CancelledError("the job was cancelled while its result was stored")
-    except (CancelledError, StoreUnavailableError):  # the store may be back for another attempt
+    except CancelledError:
+        _stopped(container, job.id, claim_id)
+    except LATER as error:
+        log.warning("put_off", job_id=job.id, kind=type(error).__name__, exc_info=error)
         _stopped(container, job.id, claim_id)
     except BackendBrokenError as error:
         _broke(container, job, claim_id, error)
@@ -164,7 +178,7 @@ def _work(container: Container, job: Job, watch: Watch) -> Finding:
         files = container.artifacts.input_files(job.input_key)
         case = load_case(job.kind, files, job.modality, container.settings, job.input_key)
     recipe = Recipe(folder, job.profile, job.content_key, room.batch)
-    with full_disk_told(), container.artifacts.workspace() as out:
+    with container.artifacts.workspace() as out:
         finding = produce(case, recipe, backend, out, watch.report)
         timer.add(Stage.WAIT, watch.waited_s)
         return _stored(container, job, finding, out, timer)

@@ -66,7 +66,8 @@ class Receiver:
 
             def write(chunk: bytes) -> None:
                 self._count(len(chunk))
-                stream.write(chunk)
+                with full_disk_told():  # the caller's frame is not inside the block above
+                    stream.write(chunk)
 
             yield write
         if filename is not None and is_junk_name(filename):

@@ -26,8 +26,9 @@ from .settings import Settings
 from .site import Site, load_site
 from .storage.arrivals import ArrivalStore
 from .storage.artifacts import open_store
+from .storage.breakers import BreakerPolicy
 from .storage.database import UNREACHABLE, Database, open_database, patiently
-from .storage.deliveries import DeliveryStore
+from .storage.deliveries import DeliveryPolicy, DeliveryStore
 from .storage.jobs import JobStore
 from .storage.keys import KeyStore
 from .storage.pulls import PullStore
@@ -91,7 +92,7 @@ def build(
         database=database,
         jobs=JobStore(database),
         workers=workers,
-        deliveries=DeliveryStore(database),
+        deliveries=DeliveryStore(database, _delivery_policy(settings)),
         arrivals=ArrivalStore(database),
         pulls=PullStore(database),
         keys=keys,
@@ -119,6 +120,13 @@ def _open_ledger(settings: Settings) -> Database:
             "the database server runs"
         ) from error
     return database
+
+
+def _delivery_policy(settings: Settings) -> DeliveryPolicy:
+    """A sender that is silent for as long as a silent worker counts as dead, and so does one that
+    was to find out whether a destination is back."""
+    silence_s = settings.heartbeat_timeout_s
+    return DeliveryPolicy(lease_s=silence_s, breaker=BreakerPolicy(probe_s=silence_s))
 
 
 def _archive(settings: Settings, site: Site) -> Archive | None:

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy.exc import OperationalError
-
 from model.errors import AqcfError
 
 from ..container import Container
 from ..dicom.algorithm import MANUFACTURER
 from ..dicom.heads import UnreadableHeadError, read_head
 from ..domain import Arrival, ArrivalState, Job, Origin
-from ..errors import ServiceError
+from ..errors import ServiceError, StorageFullError, StoreUnavailableError
 from ..intake import submit
 from ..observability import get_logger
 from ..site import Candidate, Choice, choose, contenders, submit_options
+from ..storage.artifacts import full_disk_told
+from ..storage.database import UNREACHABLE
 from ..uploads import Upload
 from .facts import candidate_of, ranked
 from .files import ArrivalFiles, link_all
@@ -29,6 +29,8 @@ log = get_logger("service.arrive")
 
 DERIVED_ROOT = "2.25."
 SENT_BY_AE = (Origin.DIMSE, Origin.PULL)
+LATER = (*UNREACHABLE, StorageFullError, StoreUnavailableError)
+"""No fault of the images: the arrivals stay closed and are evaluated again."""
 ASIDE = ("localizer", "localizer_only", "not_an_image")  # nothing went wrong with these
 
 
@@ -46,8 +48,9 @@ def evaluate(
     What may work later (the queue is full, the disk too) stays closed and is evaluated again.
     """
     try:
-        _evaluate(container, closed, lacking)
-    except OperationalError:  # the ledger is away: the arrivals stay closed
+        with full_disk_told():
+            _evaluate(container, closed, lacking)
+    except LATER:
         raise
     except Exception as error:
         log.error("study_failed", exc_info=error)
@@ -140,7 +143,10 @@ def _submit(container: Container, part: Part, choice: Choice) -> None:
     arrival, rule = part.arrival, choice.decision.rule
     container.arrivals.hold([arrival.id])
     try:
-        job = _job(container, part, choice)
+        with full_disk_told():
+            job = _job(container, part, choice)
+    except UNREACHABLE:  # of this study nothing can be written down now
+        raise
     except ServiceError as error:  # no fault of the images: the queue or the disk is full
         log.warning("arrival_waits", arrival_id=arrival.id, code=error.code)
     except AqcfError as error:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..storage.store import sync
+from ..storage.store import full_disk_told, sync
 
 INCOMING = "incoming"
 ARRIVAL = re.compile(r"[0-9a-f-]{32,36}")
@@ -30,9 +30,11 @@ class ArrivalFiles:
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
-        """A private folder for instances that are being received, removed afterwards."""
+        """A private folder for instances that are being received, removed afterwards. Raises
+        ``StorageFullError``."""
         folder = self.root / INCOMING / uuid.uuid4().hex
-        folder.mkdir(parents=True, mode=0o700)
+        with full_disk_told():
+            folder.mkdir(parents=True, mode=0o700)
         try:
             yield folder
         finally:

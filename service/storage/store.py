@@ -43,9 +43,10 @@ class ArtifactStore(ABC):
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """An empty private local folder, removed afterwards."""
+        """An empty private local folder, removed afterwards. Raises ``StorageFullError``."""
         folder = self.staging / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
+        with full_disk_told():
+            folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from sqlalchemy.exc import OperationalError
 
 from model.backends import open_backend
 from model.errors import BackendError, OutOfMemoryError
@@ -18,6 +19,7 @@ from service import execute, images, intake, sweep
 from service.container import Container
 from service.domain import ArtifactName, Job, Outcome, Status, SubmitOptions
 from service.errors import NotFoundError
+from service.storage.jobs import JobStore
 from service.uploads import Upload
 
 CT = SubmitOptions("ct")
@@ -199,6 +201,20 @@ def test_a_stopping_process_gives_its_job_back(container: Container, job: Job) -
     execute.run(with_engine(container, container.queue.stop), job.id)
     again = container.jobs.require(job.id)
     assert (again.status, again.deaths) == (Status.QUEUED, 0)
+
+
+def test_a_result_that_the_ledger_cannot_take_is_no_failure(container: Container, job: Job) -> None:
+    """PostgreSQL goes away as a job ends, and is back before anything else is written."""
+
+    class Away(JobStore):
+        def succeed(self, *_: object) -> bool:
+            raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
+
+    execute.run(replace(container, jobs=Away(container.database)), job.id)
+    left = container.jobs.require(job.id)
+    assert (left.status, left.deaths, left.error) == (Status.QUEUED, 0, None)
+    execute.run(container, job.id)
+    assert container.jobs.require(job.id).status is Status.SUCCEEDED
 
 
 def test_a_job_taken_by_another_worker_is_left_alone(container: Container, job: Job) -> None:

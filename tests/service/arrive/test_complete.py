@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
+from sqlalchemy.exc import OperationalError
 
 from service import arrive, execute, sweep
 from service.arrive import Reception
 from service.arrive.verdict import PATIENCE
-from service.domain import ArrivalState, ArtifactName, Origin, Priority
+from service.domain import ArrivalState, ArtifactName, Job, Origin, Priority
 from service.pacs.archive import Archive
 from service.site import Site
+from service.storage.jobs import JobStore
 
 
 def describe(text: str) -> Any:
@@ -254,6 +256,22 @@ def test_many_sweeps_make_one_job_of_each_study(arriving: Any) -> None:
         one.join()
     assert len(arriving.jobs()) == 4
     assert {one.state for one in arriving.arrivals()} == {ArrivalState.SUBMITTED}
+
+
+def test_a_ledger_that_is_away_for_a_moment_fails_no_series(arriving: Any) -> None:
+    """The connection is lost as the job is written down; the next statement works again."""
+
+    class Away(JobStore):
+        def create(self, *_: object, **__: object) -> tuple[Job, bool]:
+            raise OperationalError("INSERT", {}, Exception("the server closed the connection"))
+
+    arriving.send(arriving.series())
+    container = arriving.container
+    away = replace(arriving, container=replace(container, jobs=Away(container.database)))
+    away.wait()
+    assert arriving.states() == {"2": ("receiving", None)}
+    arriving.with_settings(heartbeat_timeout_s=0.1).wait()
+    assert len(arriving.jobs()) == 1
 
 
 def test_an_evaluation_that_died_is_taken_over(arriving: Any) -> None:
