@@ -1,6 +1,7 @@
 """What compose starts fits the code: settings, secrets, site, commands, metrics."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,10 @@ from service.site.load import load_site
 ROOT = Path(__file__).resolve().parents[2]
 METRIC = re.compile(r"aqcf_[a-z_]+")
 WORKER_ONLY = {"aqcf_worker_ready"}
+OURS = ("gateway", "worker", "listener")
+FILES = (["docker-compose.yml"], ["docker-compose.yml", "docker-compose.cpu.yml"])
+FIXED = {"state_dir", "site_file", "metrics_port"}  # paths and a port inside the containers
+FILLED_BY_HAND = {"aqcf_s3_secret_key"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,94 @@ def test_compose_files_keep_to_the_specification(name: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout
 
 
+def resolved(folder: Path, files: list[str], *profiles: str) -> dict[str, Any]:
+    """What compose makes of its files and of ``.env``; it needs no engine for that."""
+    program = Path(sys.executable).parent / "docker-compose"
+    options = [f"--file={file}" for file in files] + [f"--profile={one}" for one in profiles]
+    done = subprocess.run(
+        [program, *options, "config", "--format=json"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A checkout after ``docker/init``."""
+    shutil.copytree(made, tmp_path / "docker")
+    for name in FILES[1]:
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("files", FILES, ids=["gpu", "cpu"])
+@pytest.mark.parametrize("profiles", [(), ("pacs",), ("metrics",), ("pacs", "metrics")])
+def test_compose_takes_every_combination(
+    project: Path, files: list[str], profiles: tuple[str, ...]
+) -> None:
+    services = resolved(project, files, *profiles)["services"]
+    more = {"pacs": {"orthanc"}, "metrics": {"prometheus", "grafana"}}
+    wanted = {*OURS, "redis", "postgres"}.union(*(more[one] for one in profiles))
+    assert set(services) == wanted
+    assert bool(services["worker"].get("deploy")) == (files == FILES[0])
+
+
+@pytest.mark.parametrize("files", FILES, ids=["gpu", "cpu"])
+def test_every_setting_is_reached_from_the_env_file(project: Path, files: list[str]) -> None:
+    wanted = {name: f"set-{name}" for name in Settings.model_fields}
+    lines = [f"AQCF_{name.upper()}={value}" for name, value in wanted.items()]
+    (project / ".env").write_text("\n".join(lines))
+    services = resolved(project, files)["services"]
+    for role in OURS:
+        given = services[role]["environment"]
+        fixed = {name for name in wanted if given[f"AQCF_{name.upper()}"] != wanted[name]}
+        assert fixed == FIXED, role
+
+
+def test_without_an_env_file_settings_have_their_defaults(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in OURS:
+        given = resolved(project, FILES[1])["services"][role]["environment"]
+        settings = _settings(given, monkeypatch)
+        known = {"redis_url", "artifacts_url", *FIXED}
+        assert settings.model_fields_set - known <= {"ae_title", "log_level", "quiet_s"} | {
+            "workers", "engine"
+        }  # fmt: skip
+        defaults = Settings.model_construct().model_dump(exclude=known)
+        assert settings.model_dump(exclude=known) == defaults
+
+
+def _settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def test_secret_settings_come_as_secrets(project: Path) -> None:
+    """Whatever ``repr`` hides, except URLs that name services of this file."""
+    hidden = {f"aqcf_{name}" for name, field in Settings.model_fields.items() if not field.repr}
+    services = resolved(project, FILES[0])["services"]
+    for role in OURS:
+        given = {secret["source"] for secret in services[role]["secrets"]}
+        assert hidden - given == {"aqcf_redis_url", "aqcf_s3_access_key"}
+        folders = {one["target"]: one for one in services[role]["volumes"]}
+        assert folders["/etc/aqcf/files"]["read_only"] is True
+
+
+def test_a_secret_that_nobody_filled_is_unset(made: Path) -> None:
+    secrets = made / "secrets"
+    settings = Settings(_secrets_dir=secrets)  # type: ignore[call-arg]
+    assert settings.s3_secret_key is None
+    assert (settings.database_url or "").startswith("postgresql+psycopg://")
+    assert settings.model_fields_set == {"database_url", "admin_key"}
+
+
 def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
     known = {f"AQCF_{name.upper()}" for name in Settings.model_fields}
     for name, settings in compose["services"].items():
@@ -61,15 +154,19 @@ def test_init_makes_every_secret_once_and_keeps_it(compose: dict[str, Any], made
     for name, secret in compose["secrets"].items():
         file = made.parent / secret["file"]
         before = file.read_bytes()
-        assert before, name
-    before_all = {file.name: file.read_bytes() for file in (made / "secrets").iterdir()}
+        assert bool(before) != (name in FILLED_BY_HAND), name
+    before_all = contents(made / "secrets")
     subprocess.run([sys.executable, str(made / "init")], check=True, capture_output=True)
-    assert before_all == {file.name: file.read_bytes() for file in (made / "secrets").iterdir()}
+    assert before_all == contents(made / "secrets")
     assert (made / "secrets").stat().st_mode & 0o077 == 0
     password = (made / "secrets" / "postgres_password").read_text(encoding="utf-8")
     assert f":{password}@postgres/" in (made / "secrets" / "aqcf_database_url").read_text(
         encoding="utf-8"
     )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def test_every_configuration_file_is_there(compose: dict[str, Any], made: Path) -> None:
@@ -95,14 +192,14 @@ def test_the_listener_starts_with_the_example_site(compose: dict[str, Any], made
 
 def test_services_run_commands_that_exist(compose: dict[str, Any]) -> None:
     commands = typer.main.get_group(service.cli.app).commands
-    for name in ("gateway", "worker", "listener"):
+    for name in OURS:
         first, *options = compose["services"][name]["command"]
         known = {option for part in commands[first].params for option in part.opts}
         assert {option for option in options if option.startswith("--")} <= known, name
 
 
 def test_our_services_give_up_every_privilege(compose: dict[str, Any]) -> None:
-    for name in ("gateway", "worker", "listener"):
+    for name in OURS:
         ours = compose["services"][name]
         assert ours["read_only"] is True
         assert ours["cap_drop"] == ["ALL"]
