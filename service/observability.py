@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 # fmt: off
 SAFE_KEYS = frozenset({
@@ -130,6 +131,7 @@ class Metrics:
     lane_wait_seconds: Histogram = field(init=False)
     lane_waiting_jobs: Gauge = field(init=False)
     lane_busy_jobs: Gauge = field(init=False)
+    memory_waiting_jobs: Gauge = field(init=False)
     device_memory_bytes: Gauge = field(init=False)
     device_memory_used_bytes: Gauge = field(init=False)
     free_bytes: Gauge = field(init=False)
@@ -144,31 +146,35 @@ class Metrics:
     instances: Counter = field(init=False)
     instance_bytes: Counter = field(init=False)
     associations: Counter = field(init=False)
+    pulls_now: Gauge = field(init=False)
+    pull_attempts: Counter = field(init=False)
+    pulls_failed: Counter = field(init=False)
+    pull_seconds: Histogram = field(init=False)
 
     def __post_init__(self) -> None:
-        made = {
+        groups = (self._of_jobs(), self._of_device(), self._of_pacs_in(), self._of_pacs_out())
+        for name, metric in (pair for group in groups for pair in group.items()):
+            object.__setattr__(self, name, metric)
+
+    def _of_jobs(self) -> dict[str, MetricWrapperBase]:
+        return {
             "jobs": self._counter("jobs", "Finished jobs", ("status", "outcome", "modality")),
-            "stage_seconds": Histogram(
-                "aqcf_stage_seconds",
-                "Seconds per stage of a job",
-                ("stage", "modality"),
-                buckets=SECONDS_BUCKETS,
-                registry=self.registry,
-            ),
-            "rejected": self._counter("rejected", "Uploads refused, by code", ("code",)),
-            "denied": self._counter("denied", "Requests turned away", ("status",)),
-            "jobs_now": Gauge(
-                "aqcf_jobs_now", "Jobs in the ledger", ("status",), registry=self.registry
+            "jobs_now": self._gauge("jobs_now", "Jobs in the ledger", ("status",)),
+            "stage_seconds": self._seconds(
+                "stage_seconds", "Seconds per stage of a job", ("stage", "modality")
             ),
             "queue_oldest_seconds": self._gauge(
                 "queue_oldest_seconds", "Age of the job that waits longest in the queue"
             ),
-            "lane_wait_seconds": Histogram(
-                "aqcf_lane_wait_seconds",
-                "Seconds that a job waited for the device",
-                ("priority",),
-                buckets=SECONDS_BUCKETS,
-                registry=self.registry,
+            "rejected": self._counter("rejected", "Uploads refused, by code", ("code",)),
+            "denied": self._counter("denied", "Requests turned away", ("status",)),
+        }
+
+    def _of_device(self) -> dict[str, MetricWrapperBase]:
+        memory = ("device",)
+        return {
+            "lane_wait_seconds": self._seconds(
+                "lane_wait_seconds", "Seconds that a job waited for the device", ("priority",)
             ),
             "lane_waiting_jobs": self._gauge(
                 "lane_waiting_jobs", "Jobs of this process that wait for the device"
@@ -176,23 +182,39 @@ class Metrics:
             "lane_busy_jobs": self._gauge(
                 "lane_busy_jobs", "Jobs of this process that use the device"
             ),
+            "memory_waiting_jobs": self._gauge(
+                "memory_waiting_jobs", "Jobs of this process that wait for memory"
+            ),
             "device_memory_bytes": self._gauge(
-                "device_memory_bytes", "Memory of the device", ("device",)
+                "device_memory_bytes", "Memory of the device", memory
             ),
             "device_memory_used_bytes": self._gauge(
-                "device_memory_used_bytes", "Memory of the device in use", ("device",)
+                "device_memory_used_bytes", "Memory of the device in use", memory
             ),
-            "free_bytes": Gauge("aqcf_free_bytes", "Free disk", registry=self.registry),
-            "arrivals": self._counter("arrivals", "Series finished", ("origin", "state")),
-            "arrivals_now": Gauge(
-                "aqcf_arrivals_now",
-                "Series in the ledger",
-                ("origin", "state"),
-                registry=self.registry,
-            ),
+            "free_bytes": self._gauge("free_bytes", "Free disk"),
+        }
+
+    def _of_pacs_in(self) -> dict[str, MetricWrapperBase]:
+        origin_state = ("origin", "state")
+        return {
+            "arrivals": self._counter("arrivals", "Series finished", origin_state),
+            "arrivals_now": self._gauge("arrivals_now", "Series in the ledger", origin_state),
             "instances": self._counter("instances", "Instances received", ("origin",)),
             "instance_bytes": self._counter("instance_bytes", "Bytes received", ("origin",)),
             "associations": self._counter("associations", "DICOM associations", ("outcome",)),
+            "pulls_now": self._gauge("pulls_now", "Pulls in the ledger", ("state",)),
+            "pull_attempts": self._counter(
+                "pull_attempts", "Attempts to fetch a study, by how they ended", ("node", "result")
+            ),
+            "pulls_failed": self._counter(
+                "pulls_failed", "Pulls given up, by code", ("node", "code")
+            ),
+            "pull_seconds": self._seconds("pull_seconds", "Seconds per attempt", ("node",)),
+        }
+
+    def _of_pacs_out(self) -> dict[str, MetricWrapperBase]:
+        one = ("destination",)
+        return {
             "deliveries_now": self._gauge(
                 "deliveries_now", "Deliveries in the ledger", ("destination", "state")
             ),
@@ -204,28 +226,27 @@ class Metrics:
                 "Attempts to deliver, by how they ended",
                 ("destination", "result"),
             ),
-            "delivery_seconds": Histogram(
-                "aqcf_delivery_seconds",
-                "Seconds per attempt, the confirmation included",
-                ("destination",),
-                buckets=SECONDS_BUCKETS,
-                registry=self.registry,
+            "delivery_seconds": self._seconds(
+                "delivery_seconds", "Seconds per attempt, the confirmation included", one
             ),
             "delivery_oldest_seconds": self._gauge(
-                "delivery_oldest_seconds", "Age of the oldest unfinished delivery", ("destination",)
+                "delivery_oldest_seconds", "Age of the oldest unfinished delivery", one
             ),
             "breakers_now": self._gauge(
-                "breakers_now", "0 closed, 1 half open, 2 open: nothing is sent", ("destination",)
+                "breakers_now", "0 closed, 1 half open, 2 open: nothing is sent", one
             ),
         }
-        for name, metric in made.items():
-            object.__setattr__(self, name, metric)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"aqcf_{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"aqcf_{name}", text, labels, registry=self.registry)
+
+    def _seconds(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
+        return Histogram(
+            f"aqcf_{name}", text, labels, buckets=SECONDS_BUCKETS, registry=self.registry
+        )
 
 
 class StageTimer:

@@ -17,7 +17,7 @@ from model.errors import AqcfError, InputError
 
 from .arrive import InstanceError, Reception
 from .container import Container
-from .domain import NewPull, Origin, Pull, SubmitOptions
+from .domain import NewPull, Origin, Pull, PullState, SubmitOptions
 from .errors import BusyError, ModelUnavailableError, StorageFullError, StoreUnavailableError
 from .intake import submit
 from .observability import get_logger
@@ -28,6 +28,7 @@ from .pacs.retrieve import PacsSendsOnlyError, Wanted, move, retrieve
 from .registry import profile_of
 from .site import Node, possible
 from .storage.artifacts import full_disk_told
+from .storage.pulls import MAX_ATTEMPTS
 from .uploads import Upload
 
 log = get_logger("service.pull")
@@ -35,6 +36,7 @@ log = get_logger("service.pull")
 DAY_S = 86400.0
 BATCH = 20
 RENEW_S = 2.0
+INTERNAL = "internal_error"
 LATER = (
     PacsUnavailableError,
     BusyError,
@@ -104,26 +106,51 @@ def run_once(container: Container, stopping: Stopping = lambda: False) -> None:
 
 def run(container: Container, pull: Pull, stopping: Stopping = lambda: False) -> None:
     """Do a claimed pull, and write down what became of it."""
-    errand = _Errand(container, pull, stopping)
+    start, node = time.perf_counter(), pull.asked.node
+    told = {"pull_id": pull.id, "attempts": pull.attempts, "modality": pull.asked.modality}
+    with container.tracing.span("pull", None, **told) as span:
+        result, code = _try(_Errand(container, pull, stopping))
+        span.tell(outcome=result, code=code)
+    seconds, metrics = time.perf_counter() - start, container.metrics
+    metrics.pull_seconds.labels(node).observe(seconds)
+    metrics.pull_attempts.labels(node, result).inc()
+    if result == "failed":
+        metrics.pulls_failed.labels(node, code).inc()
+
+
+def measure(container: Container) -> None:
+    """Refresh the gauge."""
+    counts = container.pulls.counts()
+    for state in PullState:
+        container.metrics.pulls_now.labels(state).set(counts.get(state, 0))
+
+
+def _try(errand: "_Errand") -> tuple[str, str | None]:
+    """One word for what became of this attempt, and the code of what went wrong."""
+    pulls, pull = errand.container.pulls, errand.pull
     try:
         job_id = errand.run()
     except StoppedError:
-        container.pulls.release(pull)
+        pulls.release(pull)
+        return "released", None
     except _LostError:
         log.warning("pull_lost", pull_id=pull.id)
+        return "lost", None
     except LATER as error:
         log.warning("pull_waits", pull_id=pull.id, code=error.code, attempts=pull.attempts)
-        container.pulls.postpone(pull, error.code)
+        pulls.postpone(pull, error.code)
+        return ("failed" if pull.attempts >= MAX_ATTEMPTS else "postponed"), error.code
     except AqcfError as error:
         log.warning("pull_failed", pull_id=pull.id, code=error.code)
-        container.pulls.failed(pull, error.code)
+        pulls.failed(pull, error.code)
+        return "failed", error.code
     except Exception as error:  # the next pull may fare better
         log.error("pull_failed", pull_id=pull.id, exc_info=error)
-        container.pulls.failed(pull, "internal_error")
-    else:
-        log.info("pulled", pull_id=pull.id, job_id=job_id, count=errand.came)
-        counts = {"instances": errand.came, "expected": errand.expected}
-        container.pulls.done(pull, **counts, job_id=job_id)
+        pulls.failed(pull, INTERNAL)
+        return "failed", INTERNAL
+    log.info("pulled", pull_id=pull.id, job_id=job_id, count=errand.came)
+    counts = {"instances": errand.came, "expected": errand.expected}
+    return ("done" if pulls.done(pull, **counts, job_id=job_id) else "lost"), None
 
 
 @dataclass

@@ -86,6 +86,7 @@ def remove(container: Container, job_id: str) -> None:
 def measure(container: Container) -> None:
     """Refresh the gauges: of the ledger, of the disk, and of this process' lane and device."""
     arrive.measure(container)
+    pull.measure(container)
     deliver.measure(container)
     for status, count in container.jobs.counts().items():
         container.metrics.jobs_now.labels(status).set(count)
@@ -93,6 +94,7 @@ def measure(container: Container) -> None:
     container.metrics.free_bytes.set(container.artifacts.free_bytes())
     container.metrics.lane_waiting_jobs.set(container.lane.waiting)
     container.metrics.lane_busy_jobs.set(container.lane.busy)
+    container.metrics.memory_waiting_jobs.set(container.memory.waiting)
     if container.settings.redis_url is None:  # else the device is a worker's, who tells of it
         device.measure(container.metrics)
 

@@ -77,6 +77,59 @@ def test_a_modality_is_submitted_as_an_upload_is(
     assert list(site.artifacts.staging.iterdir()) == []
 
 
+def test_pulls_are_counted_by_how_they_ended(
+    container: Container, study: OrthancServer, tmp_path: Path
+) -> None:
+    dead = OrthancServer(tmp_path)
+    dead.password_file.write_text("any")
+    nodes = {"pacs": study.node("dicomweb"), "dead": dead.node(timeout_s=0.5)}
+    site = replace(container, site=Site(nodes=nodes, rules=RULES))
+    wanted = (
+        asked(),
+        asked(series_uid=f"{STUDY}.9"),
+        asked(node="dead"),
+        asked(node="dead", modality="mr"),
+    )
+    for one in wanted[:3]:
+        pull.ask(site, one)
+    pull.run_once(site)
+    site.pulls.create(wanted[3])
+    claimed = site.pulls.claim("one")
+    assert claimed is not None
+    pull.run(site, replace(claimed, attempts=MAX_ATTEMPTS))
+    pull.measure(site)
+    sample = site.metrics.registry.get_sample_value
+
+    def attempts(node: str, result: str) -> float | None:
+        told = {"node": node, "result": result}
+        return sample("aqcf_pull_attempts_total", told)
+
+    assert (attempts("pacs", "done"), attempts("pacs", "failed")) == (1, 1)
+    assert (attempts("dead", "postponed"), attempts("dead", "failed")) == (1, None)
+    assert attempts("dead", "lost") == 1
+    why = {"node": "pacs", "code": "nothing_to_pull"}
+    assert sample("aqcf_pulls_failed_total", why) == 1
+    assert sample("aqcf_pull_seconds_count", {"node": "pacs"}) == 2
+    states = {state: sample("aqcf_pulls_now", {"state": state}) for state in PullState}
+    assert states == {"waiting": 1, "fetching": 1, "done": 1, "failed": 1}
+
+
+def test_the_last_try_is_a_failure(container: Container, tmp_path: Path) -> None:
+    dead = OrthancServer(tmp_path)
+    dead.password_file.write_text("any")
+    pulls = PullStore(container.database, lease_s=0.0)
+    site = replace(at_site(container, dead, timeout_s=0.5), pulls=pulls)
+    made = pulls.create(asked())
+    for number in range(MAX_ATTEMPTS):
+        claimed = pulls.claim(f"w{number}")
+    assert claimed is not None
+    pull.run(site, claimed)
+    assert pulls.require(made.id).state is PullState.FAILED
+    sample = site.metrics.registry.get_sample_value
+    why = {"node": "pacs", "code": "pacs_unavailable"}
+    assert sample("aqcf_pulls_failed_total", why) == 1
+
+
 def test_one_series_is_one_job_with_the_same_upload(
     container: Container, study: OrthancServer
 ) -> None:

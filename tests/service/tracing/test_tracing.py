@@ -15,11 +15,11 @@ import pytest
 from collector import Collector, collecting
 from servers import OrthancServer
 
-from service import deliver, execute, intake, wiring
+from service import deliver, execute, intake, pull, wiring
 from service.api.app import create_app
 from service.api.server import Server, bind, url_of
 from service.container import Container
-from service.domain import Status, SubmitOptions
+from service.domain import NewPull, Status, SubmitOptions
 from service.errors import TracingUnavailableError
 from service.settings import Settings
 from service.uploads import Upload
@@ -148,6 +148,28 @@ def test_a_delivery_is_in_the_trace_of_its_job(
         "attempts": 1,
         "outcome": "delivered",
     }
+
+
+def test_a_pull_is_a_span_and_intake_is_below_it(
+    settings: Settings, collector: Collector, orthanc: OrthancServer, made: Any, tmp_path: Path
+) -> None:
+    orthanc.load(made.series(tmp_path / "images", made.phantom(), canary=CANARY))
+    [study] = orthanc.tags("studies", "StudyInstanceUID")
+    site = tmp_path / "site.yaml"
+    node = f"{{host: 127.0.0.1, port: {orthanc.dicom_port}, ae_title: {orthanc.ae_title}}}"
+    site.write_text(f"nodes: {{pacs: {{dimse: {node}}}}}")
+    with traced(settings, collector, site_file=site) as container:
+        asked = pull.ask(container, NewPull("pacs", study, "somebody", modality="ct"))
+        gone = pull.ask(container, NewPull("pacs", "1.2.3.4", "somebody", modality="ct"))
+        pull.run_once(container)
+    spans = {span.attributes["pull_id"]: span for span in collector.named("pull")}
+    done, failed = spans[asked.id], spans[gone.id]
+    told = {"pull_id": asked.id, "attempts": 1, "modality": "ct", "outcome": "done"}
+    assert done.attributes == told
+    assert (failed.failed, failed.attributes["code"]) == (True, "nothing_to_pull")
+    [intake_span] = collector.named("intake")
+    assert intake_span.trace_id == done.trace_id
+    assert not [word for word in LEAKS if word.lower() in collector.text().lower()]
 
 
 def test_what_fails_says_its_code_and_nothing_of_the_patient(
