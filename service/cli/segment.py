@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -15,37 +15,45 @@ if TYPE_CHECKING:
     from ..forms import Form
 
 
+Inputs: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT…",
+        help="A folder or files of DICOM, one .zip of them, or one .nii or .nii.gz.",
+        exists=True,
+    ),
+]
+What: TypeAlias = Annotated[Literal["ct", "mr"], typer.Option(help="What the images are.")]
+Out: TypeAlias = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
+ModelId: TypeAlias = Annotated[str | None, typer.Option(help="Model id; see `aqcf models`.")]
+Profile: TypeAlias = Annotated[
+    str | None, typer.Option(help="fast, balanced or paper; the model's default.")
+]
+Engine: TypeAlias = Annotated[
+    Literal["auto", "openvino", "onnxruntime", "torch"] | None,
+    typer.Option(help="Inference engine (AQCF_ENGINE; auto)."),
+]
+Chosen: TypeAlias = Annotated[str, typer.Option(help="Key of a series from the receipt, or auto.")]
+Also: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="Other forms of a DICOM result, by commas: "
+        "capture, rtstruct, labelmap, deflated, viewer.",
+    ),
+]
+
+
 @app.command()
 def segment(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="INPUT…",
-            help="A folder or files of DICOM, one .zip of them, or one .nii or .nii.gz.",
-            exists=True,
-        ),
-    ],
-    modality: Annotated[Literal["ct", "mr"], typer.Option(help="What the images are.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)],
+    inputs: Inputs,
+    modality: What,
+    out: Out,
     *,
-    model: Annotated[str | None, typer.Option(help="Model id; see `aqcf models`.")] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="fast, balanced or paper; the model's default.")
-    ] = None,
-    engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime", "torch"] | None,
-        typer.Option(help="Inference engine (AQCF_ENGINE; auto)."),
-    ] = None,
-    series: Annotated[
-        str, typer.Option(help="Key of a series from the receipt, or auto.")
-    ] = "auto",
-    also: Annotated[
-        str,
-        typer.Option(
-            help="Other forms of a DICOM result, by commas: "
-            "capture, rtstruct, labelmap, deflated, viewer.",
-        ),
-    ] = "",
+    model: ModelId = None,
+    profile: Profile = None,
+    engine: Engine = None,
+    series: Chosen = "auto",
+    also: Also = "",
 ) -> None:
     """Segment one series.
 
