@@ -14,7 +14,7 @@ from ..container import Container
 from ..dicom.algorithm import MANUFACTURER
 from ..dicom.heads import UnreadableHeadError, read_head
 from ..domain import Arrival, ArrivalState, Job, Origin
-from ..errors import ServiceError, StorageFullError, StoreUnavailableError
+from ..errors import BusyError, ServiceError, StorageFullError, StoreUnavailableError
 from ..intake import submit
 from ..observability import get_logger
 from ..site import Candidate, Choice, choose, contenders, submit_options
@@ -147,7 +147,11 @@ def _submit(container: Container, part: Part, choice: Choice) -> None:
             job = _job(container, part, choice)
     except UNREACHABLE:  # of this study nothing can be written down now
         raise
-    except ServiceError as error:  # no fault of the images: the queue or the disk is full
+    except BusyError as error:  # another was quicker; see ``complete``
+        log.warning("arrival_waits", arrival_id=arrival.id, code=error.code)
+        silent_s = container.settings.heartbeat_timeout_s
+        container.arrivals.let_go(arrival.id, abandoned_s=silent_s)
+    except ServiceError as error:  # no fault of the images: the disk is full
         log.warning("arrival_waits", arrival_id=arrival.id, code=error.code)
     except AqcfError as error:
         _finish(container, part, ArrivalState.FAILED, code=error.code, rule=rule)

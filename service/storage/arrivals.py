@@ -125,6 +125,11 @@ class ArrivalStore:
         statement = update(ArrivalRow).where(ArrivalRow.id.in_(list(arrival_ids)), ~_is_open())
         self._applied(statement.values(last_at=_now()).execution_options(synchronize_session=False))
 
+    def let_go(self, arrival_id: str, *, abandoned_s: float) -> None:
+        """Let anybody take a closed arrival at once, as if its process had been silent."""
+        statement = update(ArrivalRow).where(ArrivalRow.id == arrival_id, ~_is_open())
+        self._applied(statement.values(last_at=_ago(abandoned_s)))
+
     def expect(self, study_uid: str, counts: Mapping[str, int]) -> None:
         """Write down how many instances of each series the archive has, by series UID."""
         with self._database.writing() as session:

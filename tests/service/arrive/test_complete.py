@@ -14,6 +14,7 @@ from service import arrive, execute, sweep
 from service.arrive import Reception
 from service.arrive.verdict import PATIENCE
 from service.domain import ArrivalState, ArtifactName, Job, Origin, Priority
+from service.errors import BusyError
 from service.pacs.archive import Archive
 from service.site import Site
 from service.storage.jobs import JobStore
@@ -222,6 +223,20 @@ def test_a_study_that_waits_for_the_queue_goes_on_as_soon_as_there_is_room(arriv
     busy.complete()
     assert len(busy.jobs()) == 2
     assert [one.instances for one in arriving.arrivals()] == [12, 12]
+
+
+def test_a_study_that_another_overtook_at_the_queue_is_taken_up_again(arriving: Any) -> None:
+    class Overtaken(JobStore):
+        def create(self, *_: object, **__: object) -> tuple[Job, bool]:
+            raise BusyError("full", retry_after_s=1)
+
+    arriving.send(arriving.series())
+    container = arriving.container
+    late = replace(arriving, container=replace(container, jobs=Overtaken(container.database)))
+    late.wait()
+    assert arriving.states() == {"2": ("receiving", None)}
+    arriving.complete()
+    assert len(arriving.jobs()) == 1
 
 
 def test_a_study_that_cannot_be_used_does_not_stop_the_next(arriving: Any, tmp_path: Path) -> None:
