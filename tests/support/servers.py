@@ -12,6 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -350,6 +351,20 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait()
             self._process = None
+
+    def crash(self) -> None:
+        """SIGKILL the processes of all sessions; the server recovers by itself."""
+        if self._process is None:
+            return
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for pid in children.read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if b"postgres: aqcf" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    def answers(self) -> bool:
+        """Whether a session can be had now. Raises ``RuntimeError`` when the server has ended."""
+        return self._ready()
 
     def close(self) -> None:
         self.stop(signal.SIGQUIT)
