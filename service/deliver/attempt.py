@@ -101,7 +101,7 @@ class Attempt:
             ready = [form for form in forms if self._prepare(form, stack)]
             objects = [sent for form in ready for sent in self._objects[form]]
             if not objects:
-                self._write_down()
+                self._judge(ready, ())
                 return
             self._container.audit.record(ACTOR, self._action(), self._job.id)
             self._judge(ready, self._sent(objects))
@@ -139,7 +139,10 @@ class Attempt:
         busy = False
         for form in forms:
             of_form = [result for result in results if result.object in self._objects[form]]
-            if any(self._is_busy(result) for result in of_form):
+            if not self._objects[form]:
+                self._parcel.put(form, Lot.CONFIRMED, 0)
+                self._note(f"{form}: there is nothing to draw, so nothing is sent")
+            elif any(self._is_busy(result) for result in of_form):
                 busy = True
             else:
                 self._record(form, of_form)

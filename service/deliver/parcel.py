@@ -120,6 +120,8 @@ class Parcel:
         if self._profile.sr:
             refers_to_labelmap = any(self._there(form) for form in LABELMAPS)
             yield Form.SR_LABELMAP if refers_to_labelmap else Form.SR
+        if self._profile.sr_viewer:
+            yield Form.SR_VIEWER
         if self._profile.capture == "always":
             yield Form.CAPTURE
         if self._profile.rtstruct == "always":

@@ -138,12 +138,15 @@ class Node(Record):
 
 
 class OutputProfile(Record):
-    """Which objects a destination gets. ``capture``, a secondary-capture series with the mask burnt
-    in: ``fallback`` sends it where the destination refuses Segmentation Storage."""
+    """Which objects a destination gets. ``sr``: about the SEG that the destination took, be it
+    BINARY or LABELMAP. ``sr_viewer``: lesions as lines on images, for OHIF. ``capture``, a
+    secondary-capture series with the mask burnt in: ``fallback`` sends it where the destination
+    refuses Segmentation Storage."""
 
     seg: Literal["binary", "labelmap", "none"] = "binary"
     deflate: bool = False
     sr: bool = True
+    sr_viewer: bool = False
     capture: Form = "fallback"
     rtstruct: Form = "never"
 

@@ -67,14 +67,36 @@ def test_no_liver_is_a_result_that_is_delivered(
 
 
 def test_every_form_that_a_profile_asks_for(scene: NewScene, tools: Any) -> None:
-    everything = {"seg": "labelmap", "capture": "always", "rtstruct": "always"}
+    everything = {
+        "seg": "labelmap",
+        "sr_viewer": True,
+        "capture": "always",
+        "rtstruct": "always",
+    }
     with store_scp() as peer:
         here = scene(tools.dimse(peer.port), profile=everything, confirm="none")
         found = here.run()
     assert found.state is DELIVERED
-    assert set(here.forms) == {"seg_labelmap", "sr_labelmap", "capture", "rtstruct"}
+    beside = {"sr_labelmap", "sr_viewer", "capture", "rtstruct"}
+    assert set(here.forms) == {"seg_labelmap", *beside}
     assert len(peer.got) == sum(item["objects"] for item in found.sent) > 10
     assert peer.associations == 2, "the report waits for the fate of the label map"
+
+
+@pytest.mark.parametrize("seg", ["binary", "labelmap"])
+def test_where_there_is_no_line_to_draw_nothing_is_sent_and_it_is_told(
+    scene: NewScene, tools: Any, finish: Any, made: Any, seg: str
+) -> None:
+    job = finish(np.minimum(made.phantom(), 20))
+    wanted = {"seg": seg, "sr": False, "sr_viewer": True}
+    with store_scp() as peer:
+        here = scene(tools.dimse(peer.port), of=job, profile=wanted, confirm="none")
+        found = here.run()
+    assert found.state is DELIVERED
+    assert set(here.forms.values()) == {"confirmed"}
+    assert {item["form"]: item["objects"] for item in found.sent}["sr_viewer"] == 0
+    assert any("nothing to draw" in note for note in found.notes)
+    assert len(peer.got) == 1
 
 
 def test_labelmap_refused_goes_as_binary(scene: NewScene, tools: Any) -> None:
@@ -178,6 +200,7 @@ def test_a_destination_that_is_down_holds_up_no_other(
     value = dead.container.metrics.registry.get_sample_value
     assert value("aqcf_breakers_now", {"destination": dead.name}) == 2
     assert value("aqcf_deliveries_now", {"destination": dead.name, "state": "pending"}) == 1
+    assert value("aqcf_deliveries_now", {"destination": dead.name, "state": "failed"}) == 0
     assert (value("aqcf_delivery_oldest_seconds", {"destination": dead.name}) or 0) > 0
     attempts = {"destination": dead.name, "result": "postponed"}
     assert value("aqcf_delivery_attempts_total", attempts) == 5

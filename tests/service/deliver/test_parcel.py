@@ -68,6 +68,14 @@ def substitutes(parcel: Parcel) -> dict[str, str]:
         ({"capture": "always", "rtstruct": "always"}, (), ["seg", "sr", "capture", "rtstruct"], {}),
         ({"capture": "always"}, SEGS, ["sr", "capture"], {}),
         ({"seg": "none"}, (), ["sr"], {}),
+        ({"sr_viewer": True}, (), ["seg", "sr", "sr_viewer"], {}),
+        ({"sr_viewer": True, "sr": False}, SEGS, ["sr_viewer", "capture"], {"capture": "seg"}),
+        (
+            {"seg": "labelmap", "sr_viewer": True},
+            (),
+            ["seg_labelmap", "sr_labelmap", "sr_viewer"],
+            {},
+        ),
         ({"seg": "none", "capture": "always", "sr": False}, (), ["capture"], {}),
     ],
 )
@@ -95,6 +103,7 @@ def test_what_is_stored_in_the_end(
         ({"rtstruct": "always"}, [Form.RTSTRUCT], ("rtstruct",)),
         ({"rtstruct": "fallback"}, [*SEGS, Form.RTSTRUCT], ()),
         ({"seg": "labelmap"}, [Form.SR_LABELMAP], ("sr_labelmap",)),
+        ({"sr_viewer": True}, [Form.SR_VIEWER], ("sr_viewer",)),
     ],
 )
 def test_what_is_lacking(
