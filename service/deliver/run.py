@@ -6,7 +6,7 @@ from time import perf_counter
 from model.errors import AqcfError
 
 from ..container import Container
-from ..domain import BreakerState, Delivery, Job
+from ..domain import BreakerState, Delivery, DeliveryState, Job
 from ..errors import NotConfirmedError, UndeliverableError
 from ..observability import get_logger
 from ..pacs.confirm import PATIENCE, Patience
@@ -57,14 +57,17 @@ def tidy(container: Container) -> None:
 
 
 def measure(container: Container) -> None:
-    """Refresh the gauges. Also of destinations that the ledger has nothing for."""
+    """Refresh the gauges. Also of destinations that the ledger has nothing for: a step from
+    nothing to one is none to Prometheus."""
     metrics, deliveries = container.metrics, container.deliveries
+    counts, ages = deliveries.counts(), deliveries.oldest_open_s()
+    breakers = deliveries.breakers.states()
     for gauge in (metrics.deliveries_now, metrics.delivery_oldest_seconds):
         gauge.clear()
-    for (destination, state), count in deliveries.counts().items():
-        metrics.deliveries_now.labels(destination, state).set(count)
-    breakers, ages = deliveries.breakers.states(), deliveries.oldest_open_s()
-    for destination in {*container.site.destinations, *breakers, *ages}:
+    now, known = metrics.deliveries_now.labels, {name for name, _ in counts}
+    for destination in known.union(container.site.destinations, breakers, ages):
+        for state in DeliveryState:
+            now(destination, state).set(counts.get((destination, state), 0))
         breaker = breakers.get(destination, BreakerState.CLOSED)
         metrics.breakers_now.labels(destination).set(BREAKERS[breaker])
         metrics.delivery_oldest_seconds.labels(destination).set(ages.get(destination, 0.0))

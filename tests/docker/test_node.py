@@ -233,3 +233,23 @@ def test_no_panel_covers_another() -> None:
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24
         taken |= cells
+
+
+@pytest.mark.parametrize("check", [("check", "rules"), ("test", "rules")])
+def test_alerts_fire_when_they_should_and_are_silent_otherwise(check: tuple[str, str]) -> None:
+    file = "docker/metrics/alerts.yml" if check[0] == "check" else "tests/docker/alerts.yaml"
+    command = ["/usr/bin/promtool", *check, file]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tried_both_ways() -> None:
+    rules = yaml.safe_load((ROOT / "docker/metrics/alerts.yml").read_text(encoding="utf-8"))
+    tests = yaml.safe_load((ROOT / "tests/docker/alerts.yaml").read_text(encoding="utf-8"))
+    tried = {
+        (one["alertname"], bool(one["exp_alerts"]))
+        for test in tests["tests"]
+        for one in test.get("alert_rule_test", ())
+    }
+    names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    assert tried == {(name, fires) for name in names for fires in (True, False)}
