@@ -1,14 +1,13 @@
 """``aqcf gateway``: the API alone; workers are other processes, on this host or others."""
 
 from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
-
-from prometheus_client import start_http_server
+from http.server import ThreadingHTTPServer
 
 from .api.server import serve as answer
 from .api.server import unwind_on_signals
 from .container import Container
 from .observability import configure_logging
+from .scrape import show_metrics as show_registry
 from .settings import Settings
 from .wiring import deployed
 
@@ -27,9 +26,8 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
         answer(container, listening)
 
 
-def show_metrics(container: Container, port: int) -> WSGIServer:
+def show_metrics(container: Container, port: int) -> ThreadingHTTPServer:
     """The counts of this process, without a key: for a port that only Prometheus reaches. What is
     in the ledger the sweeps of other roles tell; a gateway has none. 0: a free port."""
     container.metrics.free_bytes.set_function(container.artifacts.free_bytes)
-    server, _ = start_http_server(port, registry=container.metrics.registry)
-    return server
+    return show_registry(container.metrics.registry, port)

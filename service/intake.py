@@ -1,5 +1,6 @@
 """Take an upload in: look at it, store it, write the job down, then hand it to the queue."""
 
+import hashlib
 import uuid
 from collections.abc import Iterable
 
@@ -102,13 +103,18 @@ def _new_job(
         content_key=settings_key(case, folder.sha256, profile),
         receipt=case.receipt,
         notes=(*case.notes, *need.notes, *([NOTE] if folder.spec.id == ACCEPTANCE else [])),
-        idempotency_key=options.idempotency_key,
+        idempotency_key=_fingerprint(options.idempotency_key),
         actor=options.actor,
         priority=options.priority,
         origin=options.origin,
         destinations=options.destinations,
         predicted_bytes=need.bytes,
     )
+
+
+def _fingerprint(key: str | None) -> str | None:
+    """All that is kept of an Idempotency-Key, for which clients take numbers of patients, too."""
+    return None if key is None else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _write_down(container: Container, case: Case, new: NewJob) -> tuple[Job, bool]:

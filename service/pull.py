@@ -7,7 +7,7 @@ had been sent here, and is decided on there.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +85,7 @@ def ask(container: Container, asked: NewPull) -> Pull:
         profile_of(folder, asked.profile)
     for name in asked.destinations:
         if name not in container.site.destinations:
-            raise UnknownDestinationError(f"{name!r} is no destination of the site file")
+            raise UnknownDestinationError(_there_are("destination", container.site.destinations))
     _admit(container)
     pull = container.pulls.create(asked)
     container.audit.record(asked.actor, "pull")
@@ -296,6 +296,10 @@ def _admit(container: Container) -> None:
 def _node(container: Container, asked: NewPull) -> Node:
     node = container.site.nodes.get(asked.node)
     if node is None:
-        known = ", ".join(container.site.nodes) or "none"
-        raise UnknownNodeError(f"{asked.node!r} is no node of the site file; there are: {known}")
+        raise UnknownNodeError(_there_are("node", container.site.nodes))
     return node
+
+
+def _there_are(what: str, names: Iterable[str]) -> str:
+    """The name that was asked for is the caller's own text: it is not repeated."""
+    return f"the site file has no such {what}; there are: {', '.join(names) or 'none'}"

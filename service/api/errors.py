@@ -234,8 +234,10 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
 
 
 def _field(found: Mapping[str, Any]) -> dict[str, str]:
-    """Where and what, without the value: pydantic's message names limits and choices only."""
-    place = [str(part) for part in found["loc"]]
+    """Where and what, without the value: pydantic's message names limits and choices only. A name
+    that is not ours is the client's own text."""
+    known = found["loc"][:-1] if found["type"] == "extra_forbidden" else found["loc"]
+    place = [str(part) for part in known]
     return {"in": place[0], "parameter": ".".join(place[1:]) or place[0], "detail": found["msg"]}
 
 

@@ -23,6 +23,7 @@ from model.errors import AqcfError
 
 from ..observability import get_logger
 from .errors import CrossSiteError, MisdirectedError, problem, problem_of
+from .traced import method_of
 
 Denied: TypeAlias = Callable[[Scope, int], None]
 
@@ -126,12 +127,12 @@ class _Outgoing:
         await self._send(message)
 
     def report(self) -> None:
-        """One line a request: the route's template, never the path or the query."""
+        """One line a request: the route's template, never its path, query or made-up method."""
         route = getattr(self._scope.get("route"), "path", "unknown")
         log.info(
             "request",
             request_id=self.request_id,
-            method=self._scope["method"],
+            method=method_of(self._scope),
             route=route,
             status_code=self.status,
             seconds=round(perf_counter() - self._start, 4),

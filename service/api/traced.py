@@ -36,11 +36,11 @@ class Traced:
             try:
                 await self.app(scope, receive, noted)
             finally:
-                span.tell(method=_method(scope), route=_route(scope), status_code=status)
+                span.tell(method=method_of(scope), route=_route(scope), status_code=status)
 
 
-def _method(scope: Scope) -> str:
-    """A client may send any word for one."""
+def method_of(scope: Scope) -> str:
+    """One of ``METHODS``, or ``other``: a client may send any word for one."""
     return scope["method"] if scope["method"] in METHODS else OTHER
 
 

@@ -152,7 +152,8 @@ class SubmitOptions:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What ``intake`` knows of a job before it exists in the ledger."""
+    """What ``intake`` knows of a job before it exists in the ledger. ``idempotency_key``: the hash
+    of what the client sent."""
 
     id: str
     modality: Modality

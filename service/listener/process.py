@@ -4,10 +4,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-from prometheus_client import start_http_server
-
 from .. import sweep
 from ..observability import configure_logging
+from ..scrape import show_metrics
 from ..settings import Settings
 from ..wiring import deployed
 from .server import listening
@@ -29,6 +28,6 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         listening(container) as (host, port),
     ):
         if settings.metrics_port is not None:
-            start_http_server(settings.metrics_port, registry=container.metrics.registry)
+            show_metrics(container.metrics.registry, settings.metrics_port)
         ready(f"{settings.ae_title} at {host}:{port}")
         leave.wait()

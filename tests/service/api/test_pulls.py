@@ -87,6 +87,21 @@ def test_what_cannot_be_done_is_refused(at_site: Any, changes: dict[str, Any], c
     assert at_site.container.pulls.counts() == {}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node": "Mustermann"},
+        {"destinations": ["Mustermann"]},
+        {"Mustermann": "Mustermann"},
+        {"modality": "Mustermann", "study_instance_uid": "Mustermann"},
+    ],
+)
+def test_a_refusal_repeats_nothing(at_site: Any, changes: dict[str, Any]) -> None:
+    answer = ask(at_site, **changes)
+    assert answer.status_code == 422
+    assert "Mustermann" not in answer.text
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 10_000])
 def test_what_is_no_request_is_refused(at_site: Any, body: bytes) -> None:
     at_site.problem(at_site.http.post("/v1/pulls", content=body), 422, "invalid_parameter")
