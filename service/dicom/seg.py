@@ -41,7 +41,7 @@ def build_seg(
     kind: SegKind = "BINARY",
 ) -> Dataset:
     """Segmentation Storage or, for ``LABELMAP``, Label Map Segmentation Storage; one segment per
-    label (and, in a LABELMAP, a background of number 0).
+    label (and, in a LABELMAP, after them a background of number 0).
 
     ``mask``: ``(n, rows, columns)`` in the order of ``series.instances``. All UIDs derive from
     ``uid_key`` and ``kind``. Frames empty in a segment (LABELMAP: in all) are omitted; a segment
@@ -72,6 +72,7 @@ def build_seg(
             pixel_measures=_measures(sources.headers[0], series.usable_grid().step),
         )
     dataset.ContentCreatorName = None  # type 2; highdicom leaves it out
+    _put_background_last(dataset)
     _settle_references(dataset, sources.references[chosen])
     _derive_dimension_uid(dataset, uid_key, kind)
     return dataset
@@ -138,6 +139,15 @@ def _measures(header: Dataset, step: float) -> PixelMeasuresSequence:
         slice_thickness=header.SliceThickness,
         spacing_between_slices=step,
     )
+
+
+def _put_background_last(dataset: Dataset) -> None:
+    """Readers that count segments from 1 (OHIF 3.13 does) then give each its own label and colour.
+
+    Only BINARY and FRACTIONAL ones have to be in the order of their numbers (PS3.3 C.8.20.2.4).
+    """
+    segments = sorted(dataset.SegmentSequence, key=lambda item: int(item.SegmentNumber) == 0)
+    dataset.SegmentSequence = segments
 
 
 def _settle_references(dataset: Dataset, references: Sequence[Reference]) -> None:

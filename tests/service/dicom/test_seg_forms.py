@@ -60,8 +60,8 @@ def test_a_labelmap_follows_the_rules(tmp_path: Path) -> None:
     assert {seg.SOPInstanceUID, seg.SeriesInstanceUID}.isdisjoint(
         {binary.SOPInstanceUID, binary.SeriesInstanceUID}
     )
-    assert [int(item.SegmentNumber) for item in seg.SegmentSequence] == [0, 1, 2]
-    for item, label in zip(seg.SegmentSequence[1:], LABELS, strict=True):
+    assert [int(item.SegmentNumber) for item in seg.SegmentSequence] == [1, 2, 0]
+    for item, label in zip(seg.SegmentSequence[:2], LABELS, strict=True):
         assert item.RecommendedDisplayCIELabValue == list(label.cielab)
         assert item.TrackingUID
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
