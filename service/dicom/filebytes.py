@@ -88,6 +88,12 @@ def read_bytes(path: Path) -> FileBytes:
             return b""
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether an error tells of what is in a file. Of a file that cannot be read the system tells
+    with an ``errno``; pydicom raises a bare ``OSError`` for sequences that break off."""
+    return not isinstance(error, OSError) or error.errno is None
+
+
 def looks_like_dicom(data: FileBytes) -> bool:
     """``DICM`` after the preamble, or, without one, an element of group 2 or 8 at the start."""
     if has_prefix(data):

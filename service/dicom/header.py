@@ -9,7 +9,7 @@ from pydicom.tag import Tag
 from pydicom.uid import AllTransferSyntaxes
 
 from .diffusion import PRIVATE_TAGS
-from .filebytes import NotDicomError, Parsed, TooLargeError, parse
+from .filebytes import NotDicomError, Parsed, TooLargeError, is_damage, parse
 from .planes import (
     PER_FRAME,
     PLANE_TAGS,
@@ -119,9 +119,9 @@ def read_record(path: Path, max_voxels: int) -> FileRecord:
         return FileRecord(problem="not_dicom")
     except (TooLargeError, MemoryError):
         return FileRecord(problem="input_too_large")
-    except OSError:
-        raise
-    except Exception:  # a corrupt header makes the parser raise nearly anything
+    except Exception as error:  # a corrupt header makes the parser raise nearly anything
+        if not is_damage(error):
+            raise
         return FileRecord(problem="invalid_dicom")
 
 

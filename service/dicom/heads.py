@@ -13,7 +13,7 @@ from pydicom.filereader import _read_file_meta_info as read_meta
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 
-from .filebytes import has_prefix, is_deflated
+from .filebytes import has_prefix, is_damage, is_deflated
 from .quiet import quiet
 from .values import text
 
@@ -63,9 +63,11 @@ def read_head(path: Path) -> Head:
     try:
         with path.open("rb") as stream, quiet():
             return _head(_dataset(stream))
-    except (OSError, UnreadableHeadError):
+    except UnreadableHeadError:
         raise
     except Exception as error:  # a corrupt header makes the parser raise nearly anything
+        if not is_damage(error):
+            raise
         raise UnreadableHeadError from error
 
 

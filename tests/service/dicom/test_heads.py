@@ -14,6 +14,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from service.dicom.header import read_record
 from service.dicom.heads import UnreadableHeadError, read_head
 
 GRID = Grid((3, 8, 8))
@@ -85,3 +86,18 @@ def test_an_identity_that_is_none_is_unreadable(tmp_path: Path, uid: str) -> Non
     (tmp_path / "file").write_bytes(data + series)
     with pytest.raises(UnreadableHeadError):
         read_head(tmp_path / "file")
+
+
+def test_a_sequence_that_breaks_off_is_damage_and_no_failure_of_the_disk(tmp_path: Path) -> None:
+    file = one(tmp_path)
+    data = file.read_bytes()
+    opened = bytes.fromhex("08004011") + b"SQ\0\0" + b"\xff" * 4  # (0008,1140) has no end
+    at = data.index(bytes.fromhex("10001000"))
+    file.write_bytes(data[:at] + opened)
+    with pytest.raises(UnreadableHeadError):
+        read_head(file)
+    assert read_record(file, 10**6).problem == "invalid_dicom"
+    with pytest.raises(FileNotFoundError):
+        read_head(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        read_record(tmp_path / "nothing", 10**6)
