@@ -7,7 +7,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from model.errors import AqcfError, BackendBrokenError, CancelledError
 from model.spec import ModelFolder
@@ -43,6 +43,7 @@ LATER: Final = (*UNREACHABLE, StoreUnavailableError, StorageFullError)
 the sweep starts after a while."""
 
 EndProcess = Callable[[int], object]
+T = TypeVar("T")
 
 
 def run(container: Container, job_id: str, end_process: EndProcess | None = None) -> None:
@@ -67,7 +68,7 @@ def run(container: Container, job_id: str, end_process: EndProcess | None = None
     log.info("started", job_id=job.id, modality=job.modality, attempts=job.attempts)
     with _traced(container, job) as span:
         with Watch(container, job, claim_id, span) as watch:
-            work = _in_a_thread(lambda: _settle(container, job, claim_id, watch))
+            work = in_a_thread(lambda: _settle(container, job, claim_id, watch))
             if watch.guard(work):
                 work.result()
             else:
@@ -89,28 +90,26 @@ def _traced(container: Container, job: Job) -> AbstractContextManager[Span]:
     )
 
 
+def in_a_thread(work: Callable[[], T]) -> "Future[T]":
+    """``work`` in a thread of its own, which can be left behind."""
+    future: Future[T] = Future()
+
+    def go() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # it is raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=go, name="job", daemon=True).start()
+    return future
+
+
 def hand_back(container: Container) -> None:
     """Queue the running jobs of this process again, for a process that is about to end; no death
     is counted for them."""
     for job in container.jobs.running():
         if job.worker_id is not None and job.worker_id.startswith(f"{container.worker_id}/"):
             container.jobs.release(job.id, job.worker_id)
-
-
-def _in_a_thread(work: Callable[[], None]) -> "Future[None]":
-    """``work`` in a thread of its own, which can be left behind."""
-    future: Future[None] = Future()
-
-    def go() -> None:
-        try:
-            work()
-        except BaseException as error:  # it is raised again where the result is asked for
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=go, name="job", daemon=True).start()
-    return future
 
 
 def _settle(container: Container, job: Job, claim_id: str, watch: Watch) -> None:
@@ -154,7 +153,7 @@ def _give_up(container: Container, job: Job, claim_id: str, end_process: EndProc
         container.jobs.fail(job.id, claim_id, STUCK)
         return
     container.lane.close()
-    wait([_in_a_thread(lambda: _mark(container, job, claim_id))], timeout=MARK_S)
+    wait([in_a_thread(lambda: _mark(container, job, claim_id))], timeout=MARK_S)
     end_process(EXIT_STUCK)
 
 

@@ -44,12 +44,14 @@ LEDGER_START_S = 60.0
 
 
 class BackendCache:
-    """Loads an engine once per model, modality and precision, and keeps it."""
+    """Loads an engine once per model, modality and precision, and keeps it. Whoever asks for one
+    that is being loaded waits; one that hangs while it loads holds up no other."""
 
     def __init__(self, engine: "Engine", threads: int | None) -> None:
         self._engine = engine
         self._threads = threads
         self._lock = threading.Lock()
+        self._loading: dict[tuple[str, str, str], threading.Lock] = {}
         self._loaded: dict[tuple[str, str, str], Backend] = {}
 
     def __call__(
@@ -57,6 +59,8 @@ class BackendCache:
     ) -> "Backend":
         key = (folder.sha256, modality, precision)
         with self._lock:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
             if key not in self._loaded:
                 self._loaded[key] = self._open(folder, modality, precision)
             return self._loaded[key]

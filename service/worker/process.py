@@ -4,17 +4,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from celery import Celery
 from celery.worker import state
-from prometheus_client import start_http_server
 
 from .. import execute, sweep
 from ..container import Container
 from ..observability import configure_logging, get_logger
 from ..queue.celery import make_app
+from ..scrape import show_metrics
 from ..settings import Settings
 from ..storage.database import UNREACHABLE
 from ..storage.jobs import JobStore
@@ -31,7 +32,8 @@ log = get_logger("service.worker")
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     """Do jobs until a signal comes; those that run then go back into the queue at once. Returns the
-    exit code: not 0 when the device broke.
+    exit code: not 0 when the device broke. A model or a job that hangs ends the process at once,
+    with ``EXIT_STUCK``.
 
     ``ready`` is called with this worker's id when the default model is loaded. Raises
     ``RoleSettingsError``, ``LedgerUnavailableError``, ``ModelUnavailableError``, ``BackendError``.
@@ -44,7 +46,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     ):
         _show_metrics(container)
         with Pulse(container) as pulse:
-            pulse.ready(warm(container))
+            pulse.ready(warmed(container))
             ready(container.worker_id)
             _take_jobs(container, pulse)
         with suppress(*UNREACHABLE):
@@ -52,9 +54,19 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
         return exit_code(container)
 
 
+def warmed(container: Container, end: Callable[[int], object] = os._exit) -> str:
+    """The engine's name, once the default model is loaded. A device that does not come up within
+    ``job_hard_limit_s`` hangs: ``end`` ends the process, for its supervisor to start it again."""
+    work = execute.in_a_thread(lambda: warm(container))
+    if not wait([work], timeout=container.settings.job_hard_limit_s).done:
+        log.error("stuck", worker_id=container.worker_id, code=execute.STUCK.code)
+        end(execute.EXIT_STUCK)
+    return work.result()
+
+
 def _show_metrics(container: Container) -> None:
     if (port := container.settings.metrics_port) is not None:
-        start_http_server(port, registry=container.metrics.registry)
+        show_metrics(container.metrics.registry, port)
 
 
 def _take_jobs(container: Container, pulse: Pulse) -> None:

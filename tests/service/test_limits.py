@@ -290,6 +290,61 @@ def test_a_worker_ends_itself_for_a_stuck_job(
     assert container.jobs.require(job.id).status is Status.SUCCEEDED
 
 
+HANGS_WHILE_LOADING = textwrap.dedent(
+    """
+    import os, sys, threading
+    from service import execute, wiring
+    from service.settings import Settings
+
+    class Hanging(wiring.BackendCache):
+        def _open(self, folder, modality, precision):
+            threading.Event().wait()
+
+    container = wiring.build(Settings(), Hanging("auto", None))
+    execute.run(container, sys.argv[1], os._exit)
+    """
+)
+
+
+def test_a_worker_ends_itself_for_a_model_that_hangs_while_it_loads(
+    container: Container, settings: Settings, job: Job
+) -> None:
+    environment = os.environ | {
+        "AQCF_STATE_DIR": str(settings.state_dir),
+        "AQCF_MODELS_DIR": str(settings.models_dir),
+        "AQCF_DEFAULT_MODEL": "tiny",
+        "AQCF_JOB_SOFT_LIMIT_S": "0.5",
+        "AQCF_JOB_HARD_LIMIT_S": "0.5",
+    }
+    command = [sys.executable, "-c", HANGS_WHILE_LOADING, job.id]
+    done = subprocess.run(command, env=environment, check=False, timeout=60)
+    assert done.returncode == execute.EXIT_STUCK
+    stuck = container.jobs.require(job.id)
+    assert (stuck.status, stuck.deaths) == (Status.QUEUED, 1)
+
+
+def test_a_model_that_hangs_while_it_loads_holds_up_no_other(
+    container: Container, settings: Settings
+) -> None:
+    go_on = threading.Event()
+
+    class OneHangs(wiring.BackendCache):
+        def _open(self, folder: Any, modality: Any, precision: Any) -> Any:
+            if modality == "mr":
+                go_on.wait()
+            return super()._open(folder, modality, precision)
+
+    cache = OneHangs("onnxruntime", 1)
+    folder = container.models.default()
+    hanging = execute.in_a_thread(lambda: cache(folder, "mr", "f32"))
+    loaded = execute.in_a_thread(lambda: [cache(folder, "ct", "f32") for _ in range(2)])
+    first, second = loaded.result(timeout=20)
+    assert first is second
+    assert not hanging.done()
+    go_on.set()
+    assert hanging.result(timeout=20).engine == "onnxruntime"
+
+
 class _Nowhere:
     def send(self, *_: object) -> None:
         """The test runs the job itself."""

@@ -1,5 +1,9 @@
 """Parts of the worker in this process: what it says of itself, and how it leaves by force."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +17,7 @@ from service import intake
 from service.container import Container
 from service.domain import Status, SubmitOptions
 from service.errors import ModelUnavailableError, RoleSettingsError, StateLockedError
-from service.execute import EXIT_BROKEN
+from service.execute import EXIT_BROKEN, EXIT_STUCK
 from service.queue.celery import CeleryQueue
 from service.registry import ModelRegistry
 from service.settings import Settings
@@ -95,3 +99,38 @@ def test_roles_share_a_state_folder_that_an_embedded_service_has_alone(
         assert not isinstance(container.queue, CeleryQueue)
         with pytest.raises(StateLockedError), deployed(shared):
             pass
+
+
+HANGING_WORKER = textwrap.dedent(
+    """
+    import sys, threading
+    from service import wiring, worker
+    from service.settings import Settings
+
+    class Hanging(wiring.BackendCache):
+        def _open(self, folder, modality, precision):
+            threading.Event().wait()
+
+    wiring.BackendCache = Hanging
+    sys.exit(worker.serve(Settings(), print))
+    """
+)
+
+
+def test_a_worker_whose_model_hangs_at_the_start_ends_for_its_supervisor(
+    there: Container, settings: Settings
+) -> None:
+    environment = os.environ | {
+        "AQCF_STATE_DIR": str(settings.state_dir),
+        "AQCF_MODELS_DIR": str(settings.models_dir),
+        "AQCF_DEFAULT_MODEL": "tiny",
+        "AQCF_REDIS_URL": there.settings.redis_url or "",
+        "AQCF_JOB_SOFT_LIMIT_S": "1",
+        "AQCF_JOB_HARD_LIMIT_S": "1",
+    }
+    command = [sys.executable, "-c", HANGING_WORKER]
+    done = subprocess.run(
+        command, env=environment, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (EXIT_STUCK, "")
+    assert '"stuck"' in done.stderr
