@@ -8,6 +8,7 @@ only the logger's name and the level are kept: DICOM libraries quote header valu
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ EventDict = MutableMapping[str, Any]
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
-    """JSON lines on ``stream`` (stderr), for this project's loggers and everybody else's."""
+    """JSON lines on ``stream`` (stderr), for this project's loggers, everybody else's, and for what
+    nobody catches."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -69,6 +71,23 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     root.setLevel(logging.WARNING)  # of others, whose words are dropped, only trouble is told
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
+    _tell_crashes()
+
+
+def _tell_crashes() -> None:
+    """What nobody catches: Python would print its words, which can quote a header. A hook that
+    somebody else has set stays."""
+    log = get_logger("service")
+    sys.excepthook = lambda _kind, error, _trace: log.critical("crashed", exc_info=error)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda found: _thread_crashed(log, found)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda found: log.error("unraisable", exc_info=found.exc_value)
+
+
+def _thread_crashed(log: Any, found: threading.ExceptHookArgs) -> None:
+    if not isinstance(found.exc_value, SystemExit):
+        log.error("thread_crashed", exc_info=found.exc_value)
 
 
 def get_logger(name: str) -> Any:

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import sqlite3
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +162,35 @@ def test_third_parties_and_exceptions_lose_their_words(log: io.StringIO) -> None
     ]
     assert lines[2]["error"] == "ValueError"
     assert lines[2]["where"].startswith("test_privacy:")
+
+
+CRASHES = f"""
+import threading, sys
+from service.observability import configure_logging
+class Careless:
+    def __del__(self):
+        raise LookupError({CANARY!r})
+def fail():
+    raise ValueError({CANARY!r})
+configure_logging()
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Careless()
+thread = threading.Thread(target=sys.exit)
+thread.start()
+thread.join()
+raise KeyError({CANARY!r})
+"""
+
+
+def test_what_nobody_catches_loses_its_words() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, check=False)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("thread_crashed", "ValueError"),
+        ("unraisable", "LookupError"),
+        ("crashed", "KeyError"),
+    ]
+    assert leaks(done.stderr.decode()) == []
+    assert done.returncode == 1
