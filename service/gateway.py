@@ -7,6 +7,7 @@ from .api.server import serve as answer
 from .api.server import unwind_on_signals
 from .container import Container
 from .observability import configure_logging
+from .scrape import LOOPBACK
 from .scrape import show_metrics as show_registry
 from .settings import Settings
 from .wiring import deployed
@@ -22,12 +23,12 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
     unwind_on_signals()
     with deployed(settings, "gateway") as container:
         if settings.metrics_port is not None:
-            show_metrics(container, settings.metrics_port)
+            show_metrics(container, settings.metrics_port, settings.metrics_host)
         answer(container, listening)
 
 
-def show_metrics(container: Container, port: int) -> ThreadingHTTPServer:
-    """The counts of this process, without a key: for a port that only Prometheus reaches. What is
-    in the ledger the sweeps of other roles tell; a gateway has none. 0: a free port."""
+def show_metrics(container: Container, port: int, host: str = LOOPBACK) -> ThreadingHTTPServer:
+    """The counts of this process, without a key: for an address that only Prometheus reaches. What
+    is in the ledger the sweeps of other roles tell; a gateway has none. 0: a free port."""
     container.metrics.free_bytes.set_function(container.artifacts.free_bytes)
-    return show_registry(container.metrics.registry, port)
+    return show_registry(container.metrics.registry, port, host)

@@ -1,22 +1,43 @@
 """A port that shows the metrics of a process to whoever asks, and repeats nothing of a request."""
 
+import socket
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from .errors import ServiceError
 
-def show_metrics(registry: CollectorRegistry, port: int) -> ThreadingHTTPServer:
-    """Answer every GET on ``port`` (0: a free one), without a key: for a port that only Prometheus
-    reaches. Ends with the process, or with ``shutdown`` and ``server_close``."""
-    server = _Server(("", port), partial(_Scrape, registry))
+LOOPBACK: Final = "127.0.0.1"
+
+
+def show_metrics(
+    registry: CollectorRegistry, port: int, host: str = LOOPBACK
+) -> ThreadingHTTPServer:
+    """Answer every GET on ``port`` (0: a free one) of ``host``, without a key: for an address that
+    only Prometheus reaches. Ends with the process, or with ``shutdown`` and ``server_close``.
+
+    Raises ``ServiceError`` (``address_unavailable``).
+    """
+    try:
+        server = _Server((host, port), partial(_Scrape, registry))
+    except OSError as error:
+        raise ServiceError(
+            f"cannot show metrics on {host} port {port}: {error.strerror}; check "
+            "AQCF_METRICS_HOST and AQCF_METRICS_PORT",
+            code="address_unavailable",
+        ) from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
 
 
 class _Server(ThreadingHTTPServer):
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
     def handle_error(self, _request: Any, _address: Any) -> None:
         """The base prints who asked."""
 

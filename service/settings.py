@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     oidc_scope_claim: str = "scope"
     oidc_ca: Path | None = None
 
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     otlp_endpoint: str | None = None
 

@@ -28,6 +28,6 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         listening(container) as (host, port),
     ):
         if settings.metrics_port is not None:
-            show_metrics(container.metrics.registry, settings.metrics_port)
+            show_metrics(container.metrics.registry, settings.metrics_port, settings.metrics_host)
         ready(f"{settings.ae_title} at {host}:{port}")
         leave.wait()

@@ -66,7 +66,7 @@ def warmed(container: Container, end: Callable[[int], object] = os._exit) -> str
 
 def _show_metrics(container: Container) -> None:
     if (port := container.settings.metrics_port) is not None:
-        show_metrics(container.metrics.registry, port)
+        show_metrics(container.metrics.registry, port, container.settings.metrics_host)
 
 
 def _take_jobs(container: Container, pulse: Pulse) -> None:

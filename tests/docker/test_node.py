@@ -26,7 +26,7 @@ METRIC = re.compile(r"aqcf_[a-z_]+")
 WORKER_ONLY = {"aqcf_worker_ready"}
 OURS = ("gateway", "worker", "listener")
 FILES = (["docker-compose.yml"], ["docker-compose.yml", "docker-compose.cpu.yml"])
-FIXED = {"state_dir", "site_file", "metrics_port"}  # paths and a port inside the containers
+FIXED = {"state_dir", "site_file", "metrics_host", "metrics_port"}  # inside the containers
 FILLED_BY_HAND = {"aqcf_s3_secret_key"}
 
 
@@ -196,6 +196,14 @@ def test_services_run_commands_that_exist(compose: dict[str, Any]) -> None:
         first, *options = compose["services"][name]["command"]
         known = {option for part in commands[first].params for option in part.opts}
         assert {option for option in options if option.startswith("--")} <= known, name
+
+
+def test_metrics_are_open_inside_the_network_only(compose: dict[str, Any]) -> None:
+    for name in OURS:
+        ours = compose["services"][name]
+        assert ours["environment"]["AQCF_METRICS_HOST"] == "0.0.0.0"  # noqa: S104
+        port = ours["environment"]["AQCF_METRICS_PORT"]
+        assert not [given for given in ours.get("ports", []) if given.endswith(f":{port}")]
 
 
 def test_our_services_give_up_every_privilege(compose: dict[str, Any]) -> None:
