@@ -7,6 +7,7 @@ a listener, by its AE title, as if somebody had sent them there.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ COMPRESSED: tuple[UID, ...] = (
     JPEGLossless, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000,
     JPEGBaseline8Bit, JPEGExtended12Bit, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K,
 )  # fmt: skip
+RESULTS = (
+    "1.2.840.10008.5.1.4.1.1.66.4",  # segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # label map segmentation
+    "1.2.840.10008.5.1.4.1.1.88.34",  # comprehensive 3D SR
+)
 OF_PICTURES = (JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless)
 MOVE_CONTEXTS: tuple[Context, ...] = ((MOVE, UNCOMPRESSED),)
 WHOLE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -93,16 +99,17 @@ def retrieve(
     calling: str = "AQCF",
     taken: Taken = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
+    results: bool = False,
 ) -> int:
     """Bring every instance of the series into ``folder`` as a file of its own, by WADO-RS where
     the node has ``dicomweb``, else by C-GET; gives their number. ``taken`` and ``stopping``: see
-    ``Incoming``.
+    ``Incoming``. ``results``: the series are SEG or SR, for which C-GET has to ask otherwise.
 
     Raises ``PacsUnavailableError`` (also when not all came), ``PacsRefusedError``,
     ``PacsSendsOnlyError``, ``UploadTooLargeError``, ``StoppedError``.
     """
     incoming = Incoming(folder, limits, taken, stopping)
-    *others, last = _ways(node)
+    *others, last = _ways(node, result_contexts() if results else get_contexts())
     try:
         for way in others:
             try:
@@ -154,9 +161,9 @@ def moves_only(node: Node) -> bool:
 Way = Callable[[Node, Wanted, Incoming, str], None]
 
 
-def _ways(node: Node) -> list[Way]:
+def _ways(node: Node, contexts: Sequence[Context]) -> list[Way]:
     wado: list[Way] = [_wado] if node.dicomweb is not None else []
-    get: list[Way] = [_get] if node.dimse is not None else []
+    get: list[Way] = [partial(_get, contexts)] if node.dimse is not None else []
     ways: dict[str, list[Way]] = {
         "auto": wado + get,
         "wado": wado,
@@ -197,18 +204,21 @@ def _save(answer: httpx.Response, incoming: Incoming, url: str) -> None:
         raise PacsUnavailableError(f"{url} broke off in the middle of its answer") from error
 
 
-def _get(node: Node, wanted: Wanted, incoming: Incoming, calling: str) -> None:
+def _get(
+    contexts: Sequence[Context], node: Node, wanted: Wanted, incoming: Incoming, calling: str
+) -> None:
     dimse = node.dimse
     if dimse is None:
         return
     receiver = _Receiver(incoming)
+    kinds = dict.fromkeys(kind for kind, _ in contexts if kind != GET)
     options = {
         "handlers": [(evt.EVT_C_STORE, receiver.take)],
-        "negotiation": [build_role(image, scp_role=True) for image in (*IMAGES, *PICTURES)],
+        "negotiation": [build_role(kind, scp_role=True) for kind in kinds],
     }
     with ExitStack() as stack:
         try:
-            opening = _opened(node, dimse, get_contexts(), calling, **options)
+            opening = _opened(node, dimse, contexts, calling, **options)
             opened = stack.enter_context(opening)
         except PacsRefusedError as error:
             raise PacsSendsOnlyError(SENDS_ONLY) from error
@@ -225,6 +235,12 @@ def get_contexts() -> list[Context]:
     contexts += [(image, [syntax]) for image in IMAGES for syntax in every]
     contexts += [(picture, UNCOMPRESSED) for picture in PICTURES]
     return contexts + [(PICTURES[0], [syntax]) for syntax in OF_PICTURES]
+
+
+def result_contexts() -> list[Context]:
+    """For what this service makes, deflated too."""
+    syntaxes = (*UNCOMPRESSED, DeflatedExplicitVRLittleEndian)
+    return [(GET, UNCOMPRESSED), *((kind, [one]) for kind in RESULTS for one in syntaxes)]
 
 
 class _Receiver:

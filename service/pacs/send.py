@@ -13,8 +13,16 @@ from pynetdicom.association import Association
 from ..site import DicomWebNode, DimseNode
 from .association import PATIENT, Context, Timeouts, association, where
 from .errors import PacsDeniedError, PacsRefusedError, PacsUnavailableError
-from .http import DICOM_JSON, TIMEOUT, web
-from .objects import NOT_AUTHORISED, Alive, DicomObject, Fate, ObjectResult, result_of
+from .http import DICOM_JSON, TIMEOUT, Web, web
+from .objects import (
+    NOT_AUTHORISED,
+    PROCESSING_FAILURE,
+    Alive,
+    DicomObject,
+    Fate,
+    ObjectResult,
+    result_of,
+)
 
 CHUNK = 1024**2
 REQUEST_BYTES = 64 * 1024**2  # of a STOW-RS request, unless one object is larger
@@ -59,7 +67,7 @@ def send_stow(
         results: list[ObjectResult] = []
         for batch in _batches(objects):
             alive()
-            results += _understood(client.send("/studies", **_request(batch, alive)), batch)
+            results += _stored(client, batch, alive)
         return tuple(results)
 
 
@@ -125,9 +133,28 @@ def _batches(objects: Iterable[DicomObject]) -> Iterator[list[DicomObject]]:
         yield batch
 
 
-def _request(batch: Sequence[DicomObject], alive: Alive) -> dict[str, Any]:
+def _stored(client: Web, batch: Sequence[DicomObject], alive: Alive) -> list[ObjectResult]:
+    """Orthanc drops parts that name their transfer syntax, and answers 200 with an empty list of
+    what it stored: they go again without. A file says its own syntax (PS3.10)."""
+    answer = client.send("/studies", **_request(batch, alive))
+    if _names_syntax(batch[0]) and _dropped_all(answer):
+        alive()
+        answer = client.send("/studies", **_request(batch, alive, named=False))
+        if _dropped_all(answer):
+            return [result_of(sent, PROCESSING_FAILURE) for sent in batch]
+    return _understood(answer, batch)
+
+
+def _dropped_all(answer: httpx.Response) -> bool:
+    """Success, and the list of what was stored is there and empty, as is that of failures."""
+    body = _body_of(answer)
+    lists = (_values(body, TAG_STORED), _values(body, TAG_FAILED))
+    return answer.is_success and TAG_STORED in body and not any(lists)
+
+
+def _request(batch: Sequence[DicomObject], alive: Alive, *, named: bool = True) -> dict[str, Any]:
     boundary = uuid.uuid4().hex
-    parts = [(_part_head(boundary, sent), sent) for sent in batch]
+    parts = [(_part_head(boundary, sent, named=named), sent) for sent in batch]
     parts[0] = (parts[0][0].lstrip(), batch[0])  # before the first part there is nothing to end
     end = f"\r\n--{boundary}--\r\n".encode()
     length = sum(len(head) + sent.path.stat().st_size for head, sent in parts) + len(end)
@@ -141,9 +168,13 @@ def _request(batch: Sequence[DicomObject], alive: Alive) -> dict[str, Any]:
     }
 
 
-def _part_head(boundary: str, sent: DicomObject) -> bytes:
+def _names_syntax(sent: DicomObject) -> bool:
+    return sent.syntax != ExplicitVRLittleEndian
+
+
+def _part_head(boundary: str, sent: DicomObject, *, named: bool) -> bytes:
     kind = "application/dicom"
-    if sent.syntax != ExplicitVRLittleEndian:
+    if named and _names_syntax(sent):
         kind += f"; transfer-syntax={sent.syntax}"
     return f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode()
 

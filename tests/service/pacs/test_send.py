@@ -259,5 +259,32 @@ def test_deflated_says_so_in_its_part(tmp_path: Path) -> None:
     assert b"transfer-syntax=1.2.840.10008.1.2.1.99" in asked[0].body[:300]
 
 
+NOTHING = b'{"00081198": {"vr": "SQ"}, "00081199": {"vr": "SQ"}}'
+
+
+def test_a_part_that_was_dropped_for_its_syntax_goes_without(tmp_path: Path) -> None:
+    made = read_objects([segmentation(tmp_path / "a.dcm", deflated=True)])
+    stored = reply({}, {made[0].sop_instance: 0})
+    answers = [Answer(200, NOTHING), Answer(200, stored)]
+    with answering(lambda _: answers.pop(0)) as (url, asked):
+        assert fates(send_stow(DicomWebNode(url=url), made)) == ["stored"]
+    assert b"transfer-syntax" not in asked[1].body[:300]
+
+
+def test_a_part_that_is_dropped_again_is_not_stored(tmp_path: Path) -> None:
+    made = read_objects([segmentation(tmp_path / "a.dcm", deflated=True)])
+    with answering(Answer(200, NOTHING)) as (url, asked):
+        assert fates(send_stow(DicomWebNode(url=url), made)) == ["unclear"]
+    assert len(asked) == 2
+
+
+def test_orthanc_takes_deflated_objects(tmp_path: Path, orthanc: OrthancServer) -> None:
+    made = read_objects([segmentation(tmp_path / "a.dcm", deflated=True)])
+    node = orthanc.node().dicomweb
+    assert node is not None
+    assert fates(send_stow(node, made)) == ["stored"]
+    assert orthanc.count() == 1
+
+
 def test_every_status_has_a_fate() -> None:
     assert {fate_of(status) for status in range(0x10000)} == set(Fate)
