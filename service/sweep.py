@@ -1,7 +1,7 @@
 """What keeps the promises over time: lost jobs are found again, old ones are purged."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -23,12 +23,19 @@ def run_once(container: Container) -> None:
     recover(container, silent_s=settings.heartbeat_timeout_s)
     resend(container, older_than_s=settings.stale_queued_s)
     retain(container)
-    container.artifacts.tidy()
-    arrive.complete(container)
-    arrive.tidy(container)
+    here(container)
     deliver.tidy(container)
     container.workers.forget()
     measure(container)
+
+
+def here(container: Container) -> None:
+    """The part of a round that only a process with these files can do: studies that came to this
+    host, and what lies on its disk."""
+    container.artifacts.tidy()
+    container.artifacts.drop_abandoned()
+    arrive.complete(container)
+    arrive.tidy(container)
 
 
 def recover(container: Container, *, silent_s: float) -> None:
@@ -105,7 +112,25 @@ def sweeping(container: Container) -> Iterator[None]:
     take minutes, in another; deliveries in one per destination."""
     stop = threading.Event()
     fetch = partial(pull.run_once, stopping=stop.is_set)
-    rounds: dict[str, Callable[[Container], None]] = {"sweep": run_once, "pull": fetch}
+    with (
+        _rounds(container, stop, {"sweep": run_once, "pull": fetch}),
+        deliver.delivering(container),
+    ):
+        yield
+
+
+@contextmanager
+def sweeping_here(container: Container) -> Iterator[None]:
+    """Run ``here`` every ``settings.sweep_s`` seconds in a thread: for a gateway, which may be alone
+    on its host and leaves the rest to others."""
+    with _rounds(container, threading.Event(), {"sweep": here}):
+        yield
+
+
+@contextmanager
+def _rounds(
+    container: Container, stop: threading.Event, rounds: Mapping[str, Callable[[Container], None]]
+) -> Iterator[None]:
     threads = [
         threading.Thread(target=_loop, args=(container, stop, work), name=name, daemon=True)
         for name, work in rounds.items()
@@ -113,8 +138,7 @@ def sweeping(container: Container) -> Iterator[None]:
     for thread in threads:
         thread.start()
     try:
-        with deliver.delivering(container):
-            yield
+        yield
     finally:
         stop.set()
         for thread in threads:

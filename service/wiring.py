@@ -162,6 +162,7 @@ def deployed(settings: Settings, role: str = "deployed") -> Iterator[Container]:
         )
     with state_lock(settings.state_dir, shared=True):
         container = build(settings, role=role)
+        container.artifacts.drop_abandoned()
         try:
             yield container
         finally:

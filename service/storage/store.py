@@ -4,6 +4,7 @@ Names are job ids and content hashes, never a patient's. Callers get local paths
 """
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -43,14 +44,16 @@ class ArtifactStore(ABC):
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """An empty private local folder, removed afterwards. Raises ``StorageFullError``."""
+        """An empty private local folder, removed afterwards, or by ``drop_abandoned`` when this
+        process is killed. Raises ``StorageFullError``."""
         folder = self.staging / uuid.uuid4().hex
         with full_disk_told():
-            folder.mkdir(mode=0o700)
+            handle = _begun(folder)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
 
     @contextmanager
     def staged_input(self, files: Iterable[Path], suffix: str, key: str) -> Iterator[Path]:
@@ -127,6 +130,12 @@ class ArtifactStore(ABC):
                 "free; delete finished segmentations or try again later"
             )
 
+    def drop_abandoned(self) -> None:
+        """Remove the workspaces of processes that were killed; others may use ``staging``."""
+        for left in self.staging.iterdir():
+            if KEY.fullmatch(left.name) and _is_abandoned(left):
+                shutil.rmtree(left, ignore_errors=True)
+
     def clear_staging(self) -> None:
         """Remove what a killed process left; only while no other process uses ``staging``."""
         for left in self.staging.iterdir():
@@ -140,6 +149,37 @@ class ArtifactStore(ABC):
             file.rename(target)
         else:
             shutil.copyfile(file, target)
+
+
+def _begun(folder: Path) -> int:
+    """Make a folder and hold it; the system lets go however the process ends. Nobody sees the
+    folder under its name before it is held."""
+    hidden = folder.with_name(f".{folder.name}")
+    hidden.mkdir(mode=0o700)
+    handle = os.open(hidden, os.O_RDONLY)
+    _hold(handle)
+    hidden.rename(folder)
+    return handle
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # it was finished just now
+        return False
+    try:
+        return _hold(handle)
+    finally:
+        os.close(handle)
+
+
+def _hold(handle: int) -> bool:
+    """Whether nobody else holds it. A file system without such locks says no."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def no_input() -> NotFoundError:

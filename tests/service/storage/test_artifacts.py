@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +16,19 @@ from model.errors import ConfigError
 from service.domain import ArtifactName
 from service.errors import NotFoundError, StorageFullError
 from service.settings import Settings
-from service.storage.artifacts import ArtifactStore, open_store
+from service.storage.artifacts import ArtifactStore, FolderStore, open_store
 
 KEY, OTHER = "a" * 64, "b" * 64
 JOB = "0198f1d2-c0de-7a41-b6f0-a2c4e8d01357"
+AT_WORK = """
+import sys, time
+from pathlib import Path
+from service.storage.artifacts import FolderStore
+with FolderStore(*map(Path, sys.argv[1:])).workspace() as folder:
+    (folder / "image").write_bytes(b"pixels")
+    print(folder.name, flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture(params=["folder", "share", "s3"])
@@ -171,6 +182,23 @@ def test_housekeeping_leaves_what_is_stored(store: ArtifactStore, tmp_path: Path
     assert not (store.staging / "left").exists()
     assert store.input_files(KEY)[0].read_bytes() == b"one"
     assert store.path(JOB, ArtifactName.SEG).read_bytes() == b"seg"
+
+
+def test_what_a_killed_process_was_at_work_on_goes(tmp_path: Path) -> None:
+    """And nothing of what others still work on."""
+    root, staging = tmp_path / "root", tmp_path / "staging"
+    store = FolderStore(root, staging)
+    command = [sys.executable, "-c", AT_WORK, str(root), str(staging)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process, store.workspace() as mine:
+        assert process.stdout is not None
+        theirs = staging / process.stdout.readline().decode().strip()
+        store.drop_abandoned()
+        assert {theirs, mine} == set(staging.iterdir())
+        assert (theirs / "image").exists()
+        process.kill()
+        process.wait()
+        store.drop_abandoned()
+        assert [mine] == list(staging.iterdir())
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "/folder", "s3://", "file://host/folder", "file:///"])
