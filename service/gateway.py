@@ -1,8 +1,10 @@
-"""``aqcf gateway``: the API alone; workers are other processes, on this host or others."""
+"""``aqcf gateway``: the API; workers are other processes, on this host or others. What was sent to
+this one by STOW-RS it puts to the rules itself: nobody else may have the files."""
 
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 
+from . import sweep
 from .api.server import serve as answer
 from .api.server import unwind_on_signals
 from .container import Container
@@ -21,7 +23,7 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> None:
     """
     configure_logging(settings.log_level)
     unwind_on_signals()
-    with deployed(settings, "gateway") as container:
+    with deployed(settings, "gateway") as container, sweep.sweeping_here(container):
         if settings.metrics_port is not None:
             show_metrics(container, settings.metrics_port, settings.metrics_host)
         answer(container, listening)

@@ -121,8 +121,8 @@ def sweeping(container: Container) -> Iterator[None]:
 
 @contextmanager
 def sweeping_here(container: Container) -> Iterator[None]:
-    """Run ``here`` every ``settings.sweep_s`` seconds in a thread: for a gateway, which may be alone
-    on its host and leaves the rest to others."""
+    """Run ``here`` every ``settings.sweep_s`` seconds in a thread: for a gateway, which may be
+    alone on its host and leaves the rest to others."""
     with _rounds(container, threading.Event(), {"sweep": here}):
         yield
 
