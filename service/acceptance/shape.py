@@ -46,13 +46,19 @@ class Content:
 class Scene:
     """A phantom's content on the voxels of a stack, ``(n, rows, columns)``.
 
-    ``values``: HU or signal. ``mask``: 0, 1 liver, 2 tumour. ``edge``: mm from each voxel's centre
-    to the nearest surface between two of them.
+    ``values``: HU or signal. ``mask``: 0, 1 liver, 2 tumour. ``liver_edge``, ``tumour_edge``: mm
+    from each voxel's centre to the organ's surface; infinite where there is none.
     """
 
     values: NDArray[np.int16]
     mask: MaskArray
-    edge: NDArray[np.float32] = field(repr=False)
+    liver_edge: NDArray[np.float64] = field(repr=False)
+    tumour_edge: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def edge(self) -> NDArray[np.float64]:
+        """mm to the nearest surface of both."""
+        return np.minimum(self.liver_edge, self.tumour_edge)
 
 
 def scene(stack: Stack, content: Content, *, air: bool) -> Scene:
@@ -62,10 +68,9 @@ def scene(stack: Stack, content: Content, *, air: bool) -> Scene:
     to_tumour = _sphere(points, TUMOUR) if content.tumour else np.full(points.shape[:3], -np.inf)
     values = TISSUE + LIVER_STEP * _ramp(to_liver, LIVER_RAMP_MM)
     values = values + TUMOUR_STEP * _ramp(to_tumour, TUMOUR_RAMP_MM)
-    values = np.rint(np.where(_body(points), values, AIR if air else 0)).astype(np.int16)
-    mask = np.where(values > IS_TUMOUR, 2, np.where(values > IS_LIVER, 1, 0)).astype(np.uint8)
-    edge = np.minimum(np.abs(to_liver), np.abs(to_tumour)).astype(np.float32)
-    return Scene(values, mask, edge)
+    whole = np.rint(np.where(_body(points), values, AIR if air else 0)).astype(np.int16)
+    mask = np.where(whole > IS_TUMOUR, 2, np.where(whole > IS_LIVER, 1, 0)).astype(np.uint8)
+    return Scene(whole, mask, np.abs(to_liver), np.abs(to_tumour))
 
 
 def _liver(points: Points) -> Points:

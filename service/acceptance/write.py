@@ -65,7 +65,8 @@ def write(phantom: Phantom, run: Run, number: int, folder: Path) -> Written:
     folder.mkdir(parents=True)
     header = _header(phantom, run, number)
     made = _multi_frame if phantom.kind == "multi-frame" else _slices
-    files, sources = [], []
+    files: list[Path] = []
+    sources: list[Source] = []
     with quiet():
         for dataset, members in made(phantom, run, header):
             path = folder / f"{len(files) + 1:04d}.dcm"

@@ -3,7 +3,7 @@
 # ruff: noqa: F401, I001  (each registers its commands, in the order in which help shows them)
 
 from .common import app
-from . import segment, roles, deliveries, info, conformance, keys, audit, site
+from . import segment, roles, deliveries, info, conformance, acceptance, keys, audit, site
 
 __all__ = ["app", "main"]
 
