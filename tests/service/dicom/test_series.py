@@ -18,7 +18,14 @@ from dicom_phantoms import (
 )
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from service.dicom.errors import DicomInputError
 from service.dicom.hashing import content_key
@@ -199,6 +206,25 @@ def test_keys_and_content_key_do_not_depend_on_files(tmp_path: Path) -> None:
     assert content_key(one) == content_key(two)
     other = write_series(tmp_path / "b", VALUES + 1, GRID)
     assert content_key(choose(scan(other, "ct"))[0]) != content_key(one)
+
+
+def test_uncompressed_syntaxes_have_one_content_key(tmp_path: Path) -> None:
+    native = (
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    )
+    keys = set()
+    for syntax in native:
+        paths = write_series(tmp_path / str(syntax), VALUES, GRID, Recipe(syntax=syntax))
+        assert dcmread(paths[0]).file_meta.TransferSyntaxUID == syntax
+        keys.add(content_key(choose(scan(paths, "ct"))[0]))
+    swapped = VALUES.astype(np.int16).byteswap()
+    other = write_series(tmp_path / "swapped", swapped, GRID, Recipe())
+    packed = write_series(tmp_path / "packed", VALUES, GRID, Recipe(syntax=RLELossless))
+    assert len(keys) == 1
+    assert not keys & {content_key(choose(scan(paths, "ct"))[0]) for paths in (other, packed)}
 
 
 def test_content_key_sees_a_changed_rescale(tmp_path: Path) -> None:
