@@ -140,9 +140,10 @@ def _affine(header: np.void) -> Affine:
             code="no_spacing",
         )
     ras = np.eye(4)
-    ras[:3] = header["srow"] if header["sform_code"] > 0 else _qform(header, pixdim)
-    ras[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return _RAS_TO_LPS @ ras
+    with np.errstate(invalid="ignore", over="ignore"):  # ``check_grid`` refuses what comes of it
+        ras[:3] = header["srow"] if header["sform_code"] > 0 else _qform(header, pixdim)
+        ras[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+        return _RAS_TO_LPS @ ras
 
 
 def _qform(header: np.void, pixdim: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -56,9 +56,9 @@ def plan(shape: ShapeZYX, patch: ShapeZYX, overlap: float) -> tuple[Window, ...]
 
 
 def window_count(shape: ShapeZYX, patch: ShapeZYX, overlap: float) -> int:
-    """How many windows ``plan`` would give."""
+    """How many windows ``plan`` would give; of any shape at once."""
     sides = zip(shape, patch, strict=True)
-    return prod(len(_starts(side, window, overlap)) for side, window in sides)
+    return prod(_grating(side, window, overlap)[0] for side, window in sides)
 
 
 def importance(patch: ShapeZYX) -> ImageArray:
@@ -140,9 +140,14 @@ def _shape(array: ImageArray) -> ShapeZYX:
 
 
 def _starts(side: int, window: int, overlap: float) -> list[int]:
-    step = max(1, int(window * (1 - overlap)))
-    count = 1 + -(-(side - window) // step)
+    count, step = _grating(side, window, overlap)
     return [min(index * step, side - window) for index in range(count)]
+
+
+def _grating(side: int, window: int, overlap: float) -> tuple[int, int]:
+    """How many windows along a side, and how far apart."""
+    step = max(1, int(window * (1 - overlap)))
+    return 1 + -(-(side - window) // step), step
 
 
 def _gaussian(side: int) -> ImageArray:

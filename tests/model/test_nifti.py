@@ -95,7 +95,14 @@ def sheared() -> nib.Nifti1Image:
     return image
 
 
+def without_bounds() -> nib.Nifti1Image:
+    image = image_of((4, 4, 4))
+    image.set_sform(np.full((4, 4), np.inf), 1)
+    return image
+
+
 BAD = {
+    "invalid_spacing": [without_bounds()],
     "not_3d": [image_of((4, 4)), image_of((4, 4, 4, 3)), image_of((4, 4, 1))],
     "no_finite_voxels": [image_of((4, 4, 4), fill=np.nan)],
     "non_finite_voxels": [some_nan()],

@@ -55,6 +55,10 @@ def test_the_plan_is_monais(shape: tuple[int, int, int], overlap: float) -> None
     assert window_count(shape, patch, overlap) == len(plan(shape, patch, overlap))
 
 
+def test_windows_are_counted_without_a_list_of_them() -> None:
+    assert window_count((10**15, 16, 16), (16, 16, 16), 0.5) == 1 + (10**15 - 16) // 8
+
+
 @pytest.mark.parametrize("patch", [(16, 256, 256), (32, 96, 96), (16, 16, 16)])
 def test_the_importance_is_monais(patch: tuple[int, int, int]) -> None:
     theirs = compute_importance_map(patch, "gaussian", 0.125)
