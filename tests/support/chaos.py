@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -38,31 +38,34 @@ class Step:
     lasts_s: float
 
 
-def plan(faults: Sequence[Fault], rounds: int, seed: int, gap_s: tuple[float, float]) -> list[Step]:
-    """Every fault once in each round, in an order, after gaps and for times that follow from the
-    seed."""
+def plan(faults: Sequence[Fault], seed: int, gap_s: tuple[float, float]) -> Iterator[Step]:
+    """Without end. Every fault once in each round, in an order, after gaps and for times that
+    follow from the seed."""
     chance = random.Random(seed)  # noqa: S311
-    steps = []
-    for _ in range(rounds):
+    while True:
         for fault in chance.sample(faults, len(faults)):
             lasts_s = chance.uniform(0.0, fault.longest_s)
-            steps.append(Step(fault, chance.uniform(*gap_s), lasts_s))
-    return steps
+            yield Step(fault, chance.uniform(*gap_s), lasts_s)
 
 
 @dataclass
 class Storm:
-    """Carries out a plan. Faults of several targets overlap; one target breaks again only when it
-    was well. ``recovery_s``: by kind, seconds from each blow until it was."""
+    """Carries out a plan: ``least`` blows, and more as long as ``wanted``. Faults of several
+    targets overlap; one target breaks again only when it was well. ``recovery_s``: by kind,
+    seconds from each blow until it was."""
 
-    steps: Sequence[Step]
+    steps: Iterator[Step]
+    least: int
+    most: int
     recovery_s: dict[str, list[float]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _busy: dict[str, threading.Thread] = field(default_factory=dict)
 
-    def run(self) -> None:
+    def run(self, wanted: Callable[[], bool]) -> None:
         """Until everything is well again."""
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
+            if number >= self.most or (number >= self.least and not wanted()):
+                break
             time.sleep(step.gap_s)
             target = step.fault.target
             if target in self._busy:
