@@ -58,12 +58,14 @@ def _files(place: str, record: BaseModel) -> Iterator[SiteCheck]:
 
 def _answers(settings: Settings, name: str, node: Node) -> Iterator[SiteCheck]:
     if node.dimse is not None:
-        yield _told(f"nodes.{name}.dimse", lambda: _echo(settings, node), "answers C-ECHO")
+        yield _told(f"nodes.{name}.dimse", lambda: echo(settings, node), "answers C-ECHO")
     if node.dicomweb is not None:
-        yield _told(f"nodes.{name}.dicomweb", lambda: _query(node), "answers QIDO-RS")
+        yield _told(f"nodes.{name}.dicomweb", lambda: query(node), "answers QIDO-RS")
 
 
-def _echo(settings: Settings, node: Node) -> None:
+def echo(settings: Settings, node: Node) -> None:
+    """C-ECHO, where the node has ``dimse``. Raises ``PacsUnavailableError``,
+    ``PacsRefusedError``."""
     if node.dimse is None:
         return
     calling = node.dimse.calling or settings.ae_title
@@ -74,7 +76,8 @@ def _echo(settings: Settings, node: Node) -> None:
         raise PacsRefusedError("C-ECHO was not answered with success")
 
 
-def _query(node: Node) -> None:
+def query(node: Node) -> None:
+    """QIDO-RS, where the node has ``dicomweb``. Raises as ``echo``."""
     if node.dicomweb is not None:
         with web(node.dicomweb, web_timeout_of(node)) as client:
             client.json("/studies", [("limit", "1")])

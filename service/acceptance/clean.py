@@ -1,6 +1,6 @@
 """Taking the phantoms out of the archive again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from model.errors import AqcfError
@@ -28,13 +28,17 @@ def clean(settings: Settings, way: Way, studies: Iterable[str]) -> str:
             _delete(way.node.dicomweb, uid, way)
     left = [uid for uid in uids if _is_there(settings, way, uid)]
     if not left:
-        return f"nothing; {len(uids)} studies were deleted"
-    return f"{len(left)} studies, which the archive does not let us delete. {HOW}."
+        return f"nothing; {_count(uids)} deleted"
+    return f"{_count(left)}, which the archive does not let us delete. {HOW}."
 
 
 def kept(studies: Iterable[str]) -> str:
     """What to say where nobody asked to delete."""
-    return f"{len(tuple(studies))} studies. {HOW}; or run the test with --clean."
+    return f"{_count(tuple(studies))}. {HOW}; or run the test with --clean."
+
+
+def _count(studies: Sequence[str]) -> str:
+    return "1 study" if len(studies) == 1 else f"{len(studies)} studies"
 
 
 def _delete(node: DicomWebNode, study: str, way: Way) -> None:

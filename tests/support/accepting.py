@@ -3,14 +3,24 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
+from doctored import Doctor
+from pydicom import dcmread
 from roles import COMMAND, QUICK, ROOT
 from servers import OrthancServer
+from web_peers import Answer, Asked, answering
+
+from service import wiring
+from service.acceptance import Plan, Report, Verdict, accept
+from service.settings import Settings
 
 RULE: Mapping[str, Any] = {
     "name": "acceptance",
@@ -47,7 +57,7 @@ class Scene:
     listen_port: int
 
     def site(self, **changes: Any) -> Path:
-        """A site file; ``changes`` replace its sections."""
+        """The service's site file; with ``changes`` of sections another one, for the command."""
         node = self.orthanc.node().model_dump(mode="json", exclude_none=True)
         content = {
             "nodes": {"pacs": node},
@@ -55,7 +65,7 @@ class Scene:
             "callers": [{"ae_title": "TESTER"}, {"ae_title": self.orthanc.ae_title}],
             "rules": [RULE],
         } | changes
-        path = self.folder / "site.yaml"
+        path = self.folder / ("other.yaml" if changes else "site.yaml")
         path.write_text(yaml.safe_dump(content))
         return path
 
@@ -76,3 +86,67 @@ class Scene:
         page = [file.read_text() for file in out.glob("*.html")]
         said = done.stdout + done.stderr
         return Finished(done.returncode, said, report[0] if report else {}, "".join(page))
+
+    def accept_here(self, site: Path | None = None, node: str = "pacs", **plan: Any) -> Report:
+        """The same in this process. Raises what keeps the test from being made."""
+        settings = self.settings(site)
+        container = wiring.build(settings, role="acceptance")
+        try:
+            return accept(container, Plan(node, **plan))
+        finally:
+            container.database.close()
+            container.tracing.close()
+
+    def settings(self, site: Path | None = None) -> Settings:
+        """Those of the service, with another site file."""
+        return Settings(
+            state_dir=self.folder / "state",
+            models_dir=Path(self.environment["AQCF_MODELS_DIR"]),
+            default_model="tiny",
+            site_file=site or self.folder / "site.yaml",
+            listen_port=self.listen_port,
+        )
+
+
+def failed(report: Report) -> dict[str, set[str]]:
+    """Names of the failed checks, by phantom."""
+    return {
+        trial.name: {check.name for check in trial.checks if not check.ok}
+        for trial in report.trials
+        if trial.verdict is Verdict.FAIL
+    }
+
+
+@contextmanager
+def between(orthanc: OrthancServer, doctor: Doctor) -> Iterator[str]:
+    """The URL of an archive's DICOMweb that gives SEGs back doctored and passes all else on."""
+    with httpx.Client(base_url=orthanc.url, timeout=30) as client:
+
+        def passed(asked: Asked) -> Answer:
+            headers = {name: value for name, value in asked.headers.items() if name != "host"}
+            found = client.request(asked.method, asked.path, headers=headers, content=asked.body)
+            kind = found.headers.get("content-type", "")
+            body = found.content
+            if kind.startswith("multipart/related") and asked.method == "GET":
+                body = _doctored(body, doctor)
+            return Answer(found.status_code, body, {"Content-Type": kind})
+
+        with answering(passed) as (url, _):
+            yield f"{url}/dicom-web"
+
+
+def _doctored(body: bytes, doctor: Doctor) -> bytes:
+    """Of a multipart body (PS3.18 8.7.1)."""
+    boundary = body[: body.index(b"\r\n")]
+    first, *parts, last = body.split(boundary)
+    made = []
+    for part in parts:
+        head, _, content = part.partition(b"\r\n\r\n")
+        dataset = dcmread(BytesIO(content[:-2]))
+        if dataset.Modality == "SEG":
+            doctor(dataset)
+        stored = BytesIO()
+        dataset.save_as(stored)
+        kept = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
+        made.append(b"\r\n".join(kept) + b"\r\n\r\n" + stored.getvalue() + b"\r\n")
+    return boundary.join([first, *made, last])
