@@ -42,6 +42,7 @@ STORED: Final[Responses] = {
     409: {"description": "No instance is stored; the answer says why.", **ANSWER},
 }
 RESPONSES: Final = STORED | problems(400, 408, 413, 415, 507)
+OF_STUDY: Final = RESPONSES | problems(422)
 STUDY: Final = Path(max_length=64, description="StudyInstanceUID that all instances must have.")
 
 
@@ -60,7 +61,7 @@ async def store_instances(request: Request, container: Services, caller: Writer)
 
 @router.post(
     STUDIES + "/{study_uid}",
-    responses=RESPONSES,
+    responses=OF_STUDY,
     openapi_extra=BODY,
     response_class=Response,
     summary="Store instances of one study",
