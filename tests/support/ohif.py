@@ -61,7 +61,8 @@ def _fetch(folder: Path) -> Path:
     if npm is None:
         raise OhifMissingError("the viewer comes from npm, which is missing: apt-get install npm")
     package = f"@ohif/app@{VERSION}"
-    command = [npm, "pack", package, "--silent", "--pack-destination", str(folder)]
+    quick = ["--loglevel=error", "--fetch-retries=1"]
+    command = [npm, "pack", package, *quick, "--pack-destination", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FETCH_S, check=False)
     except subprocess.TimeoutExpired:
