@@ -13,15 +13,11 @@ from typing import Any
 
 import pytest
 import structlog
-from typer.testing import CliRunner
 
-from model.errors import InputError
-from service import execute, intake, sweep, wiring
-from service.cli import app
+from service import execute, intake, sweep
 from service.container import Container
-from service.domain import ArtifactName, SubmitOptions
+from service.domain import SubmitOptions
 from service.observability import configure_logging, get_logger
-from service.settings import Settings
 from service.uploads import Upload
 
 CANARY = "Zwitscherbein"
@@ -53,47 +49,6 @@ def leaks(text: str) -> list[str]:
     return [word for word in (CANARY, UID_ROOT, *DATES) if word.lower() in text.lower()]
 
 
-def test_logs_metrics_and_ledger_hold_no_canary(
-    log: io.StringIO, settings: Settings, archive: Path
-) -> None:
-    container = wiring.build(settings)
-    job = intake.submit(container, Upload((archive,)), CT)
-    execute.run(container, job.id)
-    sweep.run_once(container)
-    with pytest.raises(InputError) as caught:
-        intake.submit(container, Upload((archive,)), SubmitOptions("mr"))
-    done = container.jobs.require(job.id)
-    assert done.error is None
-    container.database.close()
-
-    assert leaks(log.getvalue()) == []
-    assert [json.loads(line)["event"] for line in log.getvalue().splitlines()][:3] == [
-        "queued",
-        "started",
-        "succeeded",
-    ]
-    assert leaks(caught.value.message) == []
-    assert leaks(repr(done)) == []
-    for file in settings.state_dir.glob("ledger*"):
-        assert leaks(file.read_bytes().decode("latin1")) == []
-    for file in settings.state_dir.rglob("*"):
-        assert leaks(str(file.relative_to(settings.state_dir))) == []
-
-
-def test_results_beside_dicom_hold_no_canary(container: Container, archive: Path) -> None:
-    """SEG and SR belong to the patient and say so; nothing else does."""
-    job = intake.submit(container, Upload((archive,)), CT)
-    execute.run(container, job.id)
-    written = {one.name for one in container.jobs.require(job.id).artifacts}
-    beside = written - {ArtifactName.SEG, ArtifactName.SR, ArtifactName.IMAGE}
-    assert ArtifactName.MEASUREMENTS in beside
-    for name in beside:
-        content = container.artifacts.path(job.id, name).read_bytes()
-        assert leaks(content.decode("latin1")) == []
-    seg = container.artifacts.path(job.id, ArtifactName.SEG).read_bytes()
-    assert CANARY in seg.decode("latin1")
-
-
 def test_a_purged_job_leaves_no_byte(container: Container, archive: Path) -> None:
     job = intake.submit(container, Upload((archive,)), CT)
     execute.run(container, job.id)
@@ -104,20 +59,6 @@ def test_a_purged_job_leaves_no_byte(container: Container, archive: Path) -> Non
     for file in container.settings.state_dir.rglob("*"):
         if file.is_file():
             assert CANARY not in file.read_bytes().decode("latin1")
-
-
-def test_the_command_line_tells_nothing(
-    tmp_path: Path, archive: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AQCF_MODELS_DIR", str(models_dir))
-    monkeypatch.setenv("AQCF_DEFAULT_MODEL", "tiny")
-    monkeypatch.setenv("AQCF_ENGINE", "onnxruntime")
-    monkeypatch.chdir(tmp_path)
-    for modality in ("ct", "mr"):
-        result = CliRunner().invoke(
-            app, ["segment", archive.name, "--modality", modality, "--out", "out"]
-        )
-        assert leaks(result.stdout) == leaks(result.stderr) == []
 
 
 def test_only_safe_keys_and_plain_values_are_logged(log: io.StringIO) -> None:
