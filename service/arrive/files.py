@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class ArrivalFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._beside = ThreadPoolExecutor(1)  # starts its thread with the first file
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -46,8 +48,7 @@ class ArrivalFiles:
         folder = self._made(arrival_id)
         target = folder / f"{hashlib.sha256(sop_instance_uid.encode()).hexdigest()}.dcm"
         new = _linked(file, target)
-        sync(target)
-        sync(folder)
+        self._sync_both(target, folder)
         return new
 
     def of(self, arrival_id: str) -> tuple[Path, ...]:
@@ -74,6 +75,12 @@ class ArrivalFiles:
         for left in folder.iterdir() if folder.is_dir() else ():
             if _age_s(left) > older_than_s:
                 shutil.rmtree(left, ignore_errors=True)
+
+    def _sync_both(self, file: Path, folder: Path) -> None:
+        """At the same time: the sender of an instance waits for both."""
+        other = self._beside.submit(sync, folder)
+        sync(file)
+        other.result()
 
     def _made(self, arrival_id: str) -> Path:
         folder = self.root / arrival_id

@@ -17,7 +17,7 @@ from typing import Final
 from model.spec import sha256_of
 
 from ..domain import Artifact, ArtifactName
-from .store import KEY, ArtifactStore, checked, no_artifact, no_input, sync, sync_tree
+from .store import KEY, ArtifactStore, checked, no_artifact, no_input, sync, sync_all, sync_tree
 
 LEFT_AFTER_S: Final = 86400.0
 THERE: Final = (errno.ENOTEMPTY, errno.EEXIST)
@@ -57,14 +57,16 @@ class FolderStore(ArtifactStore):
     def put(self, job_id: str, folder: Path) -> tuple[Artifact, ...]:
         target = self._job_folder(job_id)
         target.mkdir(exist_ok=True, mode=0o700)
-        artifacts = []
-        for name in ArtifactName:
-            if (file := folder / name.value).is_file():
-                artifacts.append(Artifact(name, file.stat().st_size, sha256_of(file)))
-                sync(file)
-                self._replace(file, target / name.value)
+        made = {name: folder / name.value for name in ArtifactName}
+        files = {name: file for name, file in made.items() if file.is_file()}
+        sync_all(files.values())
+        artifacts = tuple(
+            Artifact(name, file.stat().st_size, sha256_of(file)) for name, file in files.items()
+        )
+        for name, file in files.items():
+            self._replace(file, target / name.value)
         sync(target)
-        return tuple(artifacts)
+        return artifacts
 
     def path(self, job_id: str, name: ArtifactName) -> Path:
         file = self._job_folder(job_id) / name.value

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..domain import Artifact, ArtifactName
 from ..errors import NotFoundError, StorageFullError
+from .parallel import in_parallel
 
 KEY = re.compile(r"[0-9a-f-]{32,64}")
 
@@ -198,9 +199,12 @@ def checked(key: str) -> str:
 
 
 def sync_tree(folder: Path) -> None:
-    for file in folder.iterdir():
-        sync(file)
-    sync(folder)
+    sync_all((*folder.iterdir(), folder))
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """``sync`` of each, at the same time: a disk writes many as quickly as few."""
+    in_parallel(sync, paths)
 
 
 def sync(path: Path) -> None:
