@@ -159,7 +159,7 @@ class Modality:
         except (RuntimeError, ValueError):  # it ended a moment ago
             status = None
         self.told.add("C-STORE broken off" if status is None else f"C-STORE {status:04X}")
-        return status == 0
+        return bool(status == 0)
 
 
 def spread(numbers: Sequence[Series], lanes: int) -> list[list[Series]]:

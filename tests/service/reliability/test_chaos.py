@@ -182,7 +182,7 @@ class Traffic:
 
     def works(self, by_web: list[Series], by_dimse: list[Series]) -> list[Callable[[], None]]:
         posts = [partial(self._post, each) for each in spread(by_web, LANES)]
-        return posts + [partial(self._store, each) for each in spread(by_dimse, LANES)]
+        return [*posts, *(partial(self._store, each) for each in spread(by_dimse, LANES))]
 
     def look(self, done: threading.Event) -> None:
         while not done.wait(LOOK_S):
@@ -335,7 +335,7 @@ def _figures(
     storm: Storm, traffic: Traffic, ledger: Ledger, held: Counter[Held], wanted: Counter[Held]
 ) -> dict[str, Any]:
     return {
-        "series": len(wanted & held) and len(traffic.posted) + len(traffic.stored),
+        "series_accepted": len(traffic.posted) + len(traffic.stored),
         "blows": {kind: len(each) for kind, each in sorted(storm.recovery_s.items())},
         "longest_seconds_to_recovery": {
             kind: round(max(each), 1) for kind, each in sorted(storm.recovery_s.items())
