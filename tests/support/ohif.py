@@ -68,7 +68,8 @@ def _fetch(folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         raise OhifMissingError(f"npm does not bring {package} in {FETCH_S} s") from None
     if done.returncode:
-        raise OhifMissingError(f"npm cannot bring {package}: {done.stderr.decode()[-300:]}")
+        why = done.stderr.decode().partition("\n")[0]
+        raise OhifMissingError(f"npm cannot bring {package}: {why}")
     (archive,) = folder.glob("*.tgz")
     return archive
 
