@@ -146,7 +146,8 @@ def _check_mask(trial: Trial, found: MaskArray) -> None:
     left = int((~compared).sum())
     text = f"{count} of {total} voxels differ"
     if count:
-        text += f", in {int(wrong.any(axis=(1, 2)).sum())} slices{_diagnosis(found, expected)}"
+        slices = int(wrong.any(axis=(1, 2)).sum())
+        text += f", in {slices} of {len(wrong)} slices{_diagnosis(found, expected)}"
     edge = f"; {left} within {phantom.edge_mm:g} mm of a surface are not compared" if left else ""
     trial.check("mask", count == 0, text + edge, "0 differ")
     _check_voxels(trial, found, expected)
