@@ -1,14 +1,19 @@
 """How answers look in the OpenAPI document, and files as answers."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from fastapi.responses import FileResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import StreamingResponse
 
+from ..container import Container
 from ..domain import MEDIA_TYPES, ArtifactName, Job
+from ..storage.store import no_artifact
 from .schemas import Problem
 
+CHUNK: Final = 256 * 1024  # bytes
 Responses = dict[int | str, dict[str, Any]]
 
 TEXTS: Final = {
@@ -41,15 +46,38 @@ def binary(media_type: str, description: str) -> Responses:
     return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
-class WholeFile(FileResponse):
-    """A result file under a neutral name. Always whole: byte ranges are not offered."""
+@contextmanager
+def deletion_told(container: Container, job: Job) -> Iterator[None]:
+    """A segmentation may be deleted while its files are read: it is not found then."""
+    try:
+        yield
+    except FileNotFoundError:
+        container.jobs.require(job.id)
+        raise
+
+
+class WholeFile(StreamingResponse):
+    """A result file under a neutral name. Always whole: byte ranges are not offered, and it is
+    opened at once, so that it is sent to its end even if it is deleted meanwhile.
+
+    Raises ``NotFoundError`` (``artifact_not_found``).
+    """
 
     def __init__(self, path: Path, job: Job, name: ArtifactName) -> None:
-        super().__init__(path, media_type=MEDIA_TYPES[name], filename=f"{job.id[:8]}-{name.value}")
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError as error:
+            raise no_artifact(name) from error
+        headers = {
+            "Content-Length": str(os.fstat(stream.fileno()).st_size),
+            "Content-Disposition": f'attachment; filename="{job.id[:8]}-{name.value}"',
+        }
         if (artifact := job.artifact(name)) is not None:
-            self.headers["ETag"] = f'"{artifact.sha256}"'
-        del self.headers["accept-ranges"]
+            headers["ETag"] = f'"{artifact.sha256}"'
+        super().__init__(_chunks(stream), headers=headers, media_type=MEDIA_TYPES[name])
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [pair for pair in scope["headers"] if pair[0] not in (b"range", b"if-range")]
-        await super().__call__({**scope, "headers": headers}, receive, send)
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while chunk := stream.read(CHUNK):
+            yield chunk

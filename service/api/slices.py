@@ -22,6 +22,7 @@ from ..container import Container
 from ..domain import ArtifactName, Job
 from ..errors import ConflictError, NotFoundError
 from ..images import load_image
+from .responses import deletion_told
 from .schemas import LesionPlace, PlaneLayout, SliceLayout
 
 Plane: TypeAlias = Literal["axial", "coronal", "sagittal"]
@@ -88,7 +89,8 @@ class SliceCache:
         require_result(job)
         with self._lock:
             if job.id not in self._kept:
-                self._kept[job.id] = self._load(job)
+                with deletion_told(self._container, job):
+                    self._kept[job.id] = self._load(job)
             self._kept.move_to_end(job.id)
             self._shrink()
             return self._kept[job.id]

@@ -1,9 +1,10 @@
 """Who did what: GET /v1/audit."""
 
+import re
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from ...audit import AuditFilter
 from ..audit_schemas import AuditLine, AuditList
@@ -13,7 +14,15 @@ from ..responses import problems
 router = APIRouter(tags=["service"])
 
 JOB: Final = r"^[0-9a-f-]{32,36}$"
+DATE: Final = re.compile(r"\d{4}-")
 ACTOR: Final = r"^[ -~]{1,64}$"
+
+
+def _written_out(value: object) -> object:
+    """RFC 3339; pydantic would take seconds since 1970 too."""
+    if isinstance(value, str) and not DATE.match(value):
+        raise ValueError("a date and a time with its zone")
+    return value
 
 
 def _plausible(moment: AwareDatetime) -> AwareDatetime:
@@ -23,7 +32,9 @@ def _plausible(moment: AwareDatetime) -> AwareDatetime:
     return moment
 
 
-Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(_plausible)]
+Moment: TypeAlias = Annotated[
+    AwareDatetime, BeforeValidator(_written_out), AfterValidator(_plausible)
+]
 
 
 @router.get(

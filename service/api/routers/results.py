@@ -9,7 +9,7 @@ from ...domain import ArtifactName, Job
 from ...forms import FILES, Form, form_path
 from ...images import image_path
 from ..deps import Services, Slices, viewed
-from ..responses import WholeFile, binary, problems
+from ..responses import WholeFile, binary, deletion_told, problems
 from ..schemas import BASE, MeasurementReport, SliceLayout
 from ..slices import Plane, require_result
 
@@ -37,7 +37,8 @@ def result_file(container: Container, job: Job, name: ArtifactName) -> WholeFile
 def form_file(container: Container, job: Job, form: Form) -> WholeFile:
     """A form of the result, made now if it is not there; raises as ``result_file``."""
     require_result(job)
-    return WholeFile(form_path(container, job, form), job, FILES[form])
+    with deletion_told(container, job):
+        return WholeFile(form_path(container, job, form), job, FILES[form])
 
 
 def _download(action: ArtifactName) -> object:
@@ -47,7 +48,7 @@ def _download(action: ArtifactName) -> object:
 @router.get(
     "/seg",
     response_class=Response,
-    responses=binary("application/dicom", "DICOM Segmentation Storage") | problems(404, 409),
+    responses=binary("application/dicom", "DICOM Segmentation Storage") | problems(404, 409, 422),
     summary="The DICOM-SEG",
 )
 def get_seg(
@@ -65,7 +66,7 @@ def get_seg(
 @router.get(
     "/sr",
     response_class=Response,
-    responses=binary("application/dicom", "DICOM SR, TID 1500") | problems(404, 409),
+    responses=binary("application/dicom", "DICOM SR, TID 1500") | problems(404, 409, 422),
     summary="The DICOM SR",
 )
 def get_sr(
@@ -131,7 +132,8 @@ def get_mask(container: Services, job: Annotated[Job, _download(ArtifactName.MAS
 def get_image(container: Services, job: Annotated[Job, _download(ArtifactName.IMAGE)]) -> Response:
     """What was segmented, as a volume; packed when it is asked for first."""
     require_result(job)
-    return WholeFile(image_path(container, job), job, ArtifactName.IMAGE)
+    with deletion_told(container, job):
+        return WholeFile(image_path(container, job), job, ArtifactName.IMAGE)
 
 
 @router.get(

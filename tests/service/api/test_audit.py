@@ -67,6 +67,8 @@ def test_pages_and_filters(idle: Any) -> None:
         ("cursor", "²", "invalid_cursor"),
         ("limit", "0", "invalid_parameter"),
         ("since", "yesterday", "invalid_parameter"),
+        ("since", "0.5", "invalid_parameter"),
+        ("since", "20260101", "invalid_parameter"),
         ("since", "2026-01-01T00:00:00", "invalid_parameter"),
         ("since", "0001-01-01T00:00:00+14:00", "invalid_parameter"),
         ("until", "9999-12-31T23:59:59-14:00", "invalid_parameter"),

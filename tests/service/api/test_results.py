@@ -1,5 +1,6 @@
 """What a finished segmentation offers, and how it is listed, followed, cancelled and deleted."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
+from service.api.responses import WholeFile, deletion_told
+from service.domain import ArtifactName
+from service.errors import NotFoundError
 from service.sweep import purge
 
 BASE = "/v1/segmentations"
@@ -113,6 +117,35 @@ def test_finished_cannot_be_cancelled_but_deleted(live: Any, job: dict[str, Any]
 def events_of(text: str) -> list[dict[str, Any]]:
     lines = (line for line in text.splitlines() if line.startswith("data: "))
     return [json.loads(line[6:]) for line in lines]
+
+
+def test_a_download_survives_the_deletion_of_its_file(live: Any, job: dict[str, Any]) -> None:
+    found = live.container.jobs.require(job["id"])
+    path = live.container.artifacts.path(found.id, ArtifactName.MASK)
+    whole = path.read_bytes()
+    answer = WholeFile(path, found, ArtifactName.MASK)
+    live.container.artifacts.delete(found.id)
+
+    async def body() -> bytes:
+        return b"".join([bytes(chunk) async for chunk in answer.body_iterator])
+
+    assert asyncio.run(body()) == whole
+    assert answer.headers["content-length"] == str(len(whole))
+    with pytest.raises(NotFoundError) as caught:
+        WholeFile(path, found, ArtifactName.MASK)
+    assert caught.value.code == "artifact_not_found"
+
+
+def test_a_segmentation_that_is_deleted_while_it_is_read_is_not_found(
+    live: Any, job: dict[str, Any]
+) -> None:
+    found = live.container.jobs.require(job["id"])
+    with pytest.raises(FileNotFoundError), deletion_told(live.container, found):
+        raise FileNotFoundError
+    live.http.delete(job["links"]["self"]).raise_for_status()
+    with pytest.raises(NotFoundError) as caught, deletion_told(live.container, found):
+        raise FileNotFoundError
+    assert caught.value.code == "job_not_found"
 
 
 def test_events_run_to_the_end(live: Any, nifti: bytes) -> None:
