@@ -15,6 +15,7 @@ from .verdict import judge, settle_s
 log = get_logger("service.arrive")
 
 DAY_S = 86400.0
+ASIDE_S = 3600.0  # how long the rest of a series that was set aside may be late
 PURGE_BATCH = 100
 
 
@@ -44,19 +45,20 @@ def resume(container: Container) -> None:
 
 def tidy(container: Container) -> None:
     """Forget arrivals and drop files that nobody needs: by age, by free disk, and what a kill left
-    behind. Failed ones go first when the disk is too full."""
+    behind. When the disk is too full, what was set aside goes first, then what failed."""
     settings, store = container.settings, container.arrivals
     files = ArrivalFiles(settings.arrivals_dir)
     for arrival in store.old(older_than_s=settings.retention_days * DAY_S):
         files.drop(arrival.id)
         store.delete(arrival.id)
+    for arrival_id in files.arrival_ids():
+        full = files.free_bytes() < settings.purge_free_bytes
+        if _is_left(store.get(arrival_id), aside_s=0.0 if full else ASIDE_S):
+            files.drop(arrival_id)
     for arrival in store.failed(limit=PURGE_BATCH):
         if files.free_bytes() >= settings.purge_free_bytes:
             break
         files.drop(arrival.id)
-    for arrival_id in files.arrival_ids():
-        if _is_left(store.get(arrival_id)):
-            files.drop(arrival_id)
     files.drop_incoming(older_than_s=DAY_S)
 
 
@@ -122,6 +124,9 @@ def _archived(
     return counts
 
 
-def _is_left(arrival: Arrival | None) -> bool:
+def _is_left(arrival: Arrival | None, *, aside_s: float) -> bool:
     """Whether an arrival's files are of no use: it is gone, or finished with them."""
-    return arrival is None or arrival.state in (ArrivalState.SUBMITTED, ArrivalState.SET_ASIDE)
+    if arrival is None or arrival.state is ArrivalState.SUBMITTED:
+        return True
+    silent_s = (datetime.now(UTC) - arrival.last_at).total_seconds()
+    return arrival.state is ArrivalState.SET_ASIDE and silent_s > aside_s

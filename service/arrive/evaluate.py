@@ -181,7 +181,7 @@ def _finish(
     rule: str | None = None,
     job_id: str | None = None,
 ) -> None:
-    """Failed arrivals keep their files for a while: late instances may make them whole."""
+    """What could not be submitted keeps its files for a while: late instances may make it whole."""
     arrival, store = part.arrival, container.arrivals
     if not store.finish(
         arrival.id, state, instances=part.received, code=code, rule=rule, job_id=job_id
@@ -192,6 +192,6 @@ def _finish(
         "arrival", arrival_id=arrival.id, status=state, code=code, files=part.received,
         job_id=job_id,
     )  # fmt: skip
-    if state is not ArrivalState.FAILED:
+    if state is ArrivalState.SUBMITTED or code == "own_result":
         for arrival_id in (arrival.id, *part.joined):
             ArrivalFiles(container.settings.arrivals_dir).drop(arrival_id)

@@ -11,13 +11,14 @@ from ..domain import Arrival, ArrivalState
 from ..errors import NotFoundError
 from .files import ArrivalFiles, link, link_all
 
-WITH_FILES = (ArrivalState.RECEIVING, ArrivalState.FAILED)
+KEPT = (ArrivalState.FAILED, ArrivalState.SET_ASIDE)
+WITH_FILES = (ArrivalState.RECEIVING, *KEPT)
 
 
 @dataclass(frozen=True)
 class Part:
     """A series that is evaluated. ``received``: instances that its own arrival brought.
-    ``joined``: ids of failed arrivals whose instances are among ``files``."""
+    ``joined``: ids of arrivals that came to nothing, whose instances are among ``files``."""
 
     arrival: Arrival
     files: tuple[Path, ...]
@@ -59,16 +60,16 @@ def _of_series(arrival: Arrival, earlier: Iterable[Arrival]) -> list[Arrival]:
 def _part(container: Container, arrival: Arrival, before: list[Arrival], folder: Path) -> Part:
     files = ArrivalFiles(container.settings.arrivals_dir)
     own = files.of(arrival.id)
-    failed = {one.id: files.of(one.id) for one in before if one.state is ArrivalState.FAILED}
+    kept = {one.id: files.of(one.id) for one in before if one.state in KEPT}
     stored = _last_input(container, before)
-    if not own or not (stored or any(failed.values())):
+    if not own or not (stored or any(kept.values())):
         return Part(arrival, own, len(own))
     folder.mkdir(mode=0o700)
     link_all(own, folder)
-    for file, name in (*_kept(failed.values()), *_named(stored)):
+    for file, name in (*_kept(kept.values()), *_named(stored)):
         if not (folder / name).exists():
             link(file, folder / name)
-    return Part(arrival, tuple(sorted(folder.iterdir())), len(own), tuple(failed))
+    return Part(arrival, tuple(sorted(folder.iterdir())), len(own), tuple(kept))
 
 
 def _kept(folders: Iterable[tuple[Path, ...]]) -> Iterator[tuple[Path, str]]:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from service import arrive, execute, sweep
 from service.arrive import Reception
+from service.arrive.complete import ASIDE_S
 from service.arrive.verdict import PATIENCE
 from service.domain import ArrivalState, ArtifactName, Job, Origin, Priority
 from service.errors import BusyError
@@ -70,7 +71,7 @@ def test_every_series_gets_its_reason(arriving: Any) -> None:
         "6": ("failed", "too_few_slices"),
     }
     assert len(arriving.jobs()) == 1
-    assert arriving.stored() == 2  # of the failed one
+    assert arriving.stored() == 8 + 12 + 12 + 2  # all but what was submitted
 
 
 def test_a_rule_can_take_every_series(arriving: Any) -> None:
@@ -118,6 +119,34 @@ def test_late_instances_make_a_failed_series_whole(arriving: Any) -> None:
     (job,) = arriving.jobs()
     assert len(arriving.container.artifacts.input_files(job.input_key)) == 12
     assert arriving.stored() == 0
+
+
+def test_late_instances_make_a_series_whole_that_was_set_aside(arriving: Any) -> None:
+    arriving.send(arriving.series(2, slices=12))
+    files = arriving.series(3, slices=20)
+    arriving.send(files[:8])
+    arriving.wait()
+    assert arriving.states()["3"] == ("set_aside", "not_best")
+    arriving.send(files[8:])
+    arriving.wait()
+    late, _ = arriving.jobs()
+    assert len(arriving.container.artifacts.input_files(late.input_key)) == 20
+    assert arriving.stored() == 0
+
+
+def test_what_is_set_aside_goes_after_an_hour_or_when_the_disk_is_full(arriving: Any) -> None:
+    ignored = describe("thick slices")
+    for number, study in ((2, 1), (3, 2)):
+        arriving.send(arriving.series(number, study, edit=ignored))
+    arriving.wait()
+    arrive.tidy(arriving.container)
+    assert arriving.stored() == 24
+    arriving.container.arrivals.let_go(arriving.arrivals()[0].id, abandoned_s=ASIDE_S + 1)
+    arrive.tidy(arriving.container)
+    assert arriving.stored() == 12
+    arrive.tidy(arriving.with_settings(purge_free_bytes=2**60).container)
+    assert arriving.stored() == 0
+    assert {one.state for one in arriving.arrivals()} == {ArrivalState.SET_ASIDE}
 
 
 @pytest.mark.parametrize(("slices", "state"), [(8, "set_aside"), (20, "submitted")])
