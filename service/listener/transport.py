@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from socketserver import BaseRequestHandler, BaseServer
@@ -22,6 +23,7 @@ MAX_PDU_BYTES = 2**18  # that we ask senders to keep to
 MAX_RECEIVED_BYTES = 2**21  # of one PDU: a long list of proposed contexts has no limit of its own
 SILENCE_S = 60.0
 HANDSHAKE_S = 10.0
+REQUEST_S = 15.0
 CONNECTIONS_PER_ASSOCIATION = 4
 
 log = get_logger("service.listener")
@@ -106,8 +108,14 @@ class Connection(BaseRequestHandler):
 
 
 class BoundedSocket(AssociationSocket):
-    """Reads a PDU in few steps, and none that declares more than anybody may send. Closes also what
-    the peer has closed, which the base leaves to the garbage collector."""
+    """Reads a PDU in few steps, and none that declares more than anybody may send. A request for an
+    association has to be whole within ``REQUEST_S``, or callers that send it byte by byte would
+    keep the others out. Closes also what the peer has closed, which the base leaves to the garbage
+    collector."""
+
+    def __init__(self, association: Association, client_socket: socket.socket) -> None:
+        super().__init__(association, client_socket=client_socket)
+        self._until = time.monotonic() + REQUEST_S
 
     def _shutdown_socket(self) -> None:
         super()._shutdown_socket()
@@ -121,11 +129,18 @@ class BoundedSocket(AssociationSocket):
         data, at = bytearray(nr_bytes), 0
         view = memoryview(data)
         while at < nr_bytes:
+            connection.settimeout(self._patience_s())
             count = connection.recv_into(view[at:])
             if count == 0:
                 return bytearray(view[:at])
             at += count
+        connection.settimeout(SILENCE_S)
         return data
+
+    def _patience_s(self) -> float:
+        if self.assoc.is_established:
+            return SILENCE_S
+        return max(0.001, self._until - time.monotonic())
 
 
 def make_tls(cert: Any, key: Any, ca: Any) -> ssl.SSLContext:

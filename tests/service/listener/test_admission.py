@@ -3,6 +3,8 @@
 import ipaddress
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from pynetdicom import build_context
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 from servers import wait_until
 
 from service.errors import ServiceError, UnsafeAddressError
-from service.listener import check_listen_address
+from service.listener import check_listen_address, transport
 from service.listener.callers import is_known
 from service.settings import Settings
 from service.site import Caller, Site
@@ -77,6 +80,29 @@ def test_too_many_associations_are_turned_away_for_now(listen: Callable[..., Any
             assert stack.enter_context(listener.associated(ECHO)).is_established
         assert rejection(listener) == (2, 3, 2)
     wait_until(lambda: rejection(listener) is None, "nobody gets in again")
+
+
+def test_a_request_that_drips_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "REQUEST_S", 0.4)
+    ours, theirs = socket.socketpair()
+    bounded = transport.BoundedSocket(Association(AE(), "acceptor"), client_socket=ours)
+    began, sent = time.monotonic(), threading.Event()
+
+    def drip() -> None:
+        while not sent.wait(0.1):
+            theirs.sendall(b"\x01")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError):
+            bounded.recv(1000)
+    finally:
+        sent.set()
+        thread.join()
+        ours.close()
+        theirs.close()
+    assert 0.3 < time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
