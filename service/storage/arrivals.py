@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Select, func, select, update
+from sqlalchemy import CursorResult, Select, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..domain import Arrival, ArrivalState, Origin
@@ -24,6 +24,8 @@ from .rows import place_of
 from .tables import ArrivalRow
 
 TRIES = 8
+OPEN_KEY = select(ArrivalRow.open_key).where(ArrivalRow.id == bindparam("arrival_id"))
+"""Built once: it is asked for every instance."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,8 @@ class ArrivalStore:
     def is_open(self, arrival_id: str) -> bool:
         """Whether instances may still join. A file that was in its place before this said ``True``
         is seen by whoever closes the arrival."""
-        statement = select(ArrivalRow.open_key).where(ArrivalRow.id == arrival_id)
         with self._database.reading() as session:
-            return session.scalars(statement).first() is not None
+            return session.scalar(OPEN_KEY, {"arrival_id": arrival_id}) is not None
 
     def add(self, arrival_id: str, instances: int = 0) -> bool:
         """Count instances of an open arrival; without any, show that its sender is still there."""
