@@ -13,14 +13,15 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Error as BrowserError
 from servers import OrthancServer
 from web_peers import Answer, Asked, answering
 
@@ -31,7 +32,11 @@ INSIDE = "package/dist/"
 LEFT_OUT = (f"{INSIDE}ort/", f"{INSIDE}dicom-microscopy-viewer/")  # two thirds, for other jobs
 FETCH_S = 180
 PATIENCE_MS = 120_000  # a bound, not an expectation: a busy machine is slow
+LOOKS = 4
 SIZE = {"width": 1280, "height": 800}
+
+
+Seen = TypeVar("Seen")
 
 
 class OhifMissingError(Exception):
@@ -187,11 +192,13 @@ class Line:
 
 @dataclass
 class Viewer:
-    """A tab of the viewer. ``complaints``: errors of scripts, of the console, and of requests."""
+    """A tab of the viewer. ``complaints``: errors of scripts, of the console, and of requests;
+    ``disturbed``: its requests were dropped for a change of the machine's networks."""
 
     page: Page
     url: str
     complaints: list[str] = field(default_factory=list)
+    disturbed: bool = False
 
     def open(self, study_uid: str, *descriptions: str) -> float:
         """Seconds until these series of a study are listed and the first image is drawn."""
@@ -272,9 +279,22 @@ def _named(image: str) -> tuple[str, int]:
     return uid, int(frame)
 
 
+def look(browser: Browser, url: str, see: Callable[[Viewer], Seen]) -> Seen:
+    """What ``see`` tells of a fresh tab. Chromium drops requests whenever a network of the machine
+    comes or goes, as a container's does; then once more, a few times at most."""
+    for _ in range(LOOKS - 1):
+        with _viewing(browser, url) as viewer:
+            try:
+                return see(viewer)
+            except BrowserError:
+                if not viewer.disturbed:
+                    raise
+    with _viewing(browser, url) as viewer:
+        return see(viewer)
+
+
 @contextmanager
-def viewing(browser: Browser, url: str) -> Iterator[Viewer]:
-    """A fresh tab. A first visitor's tour is taken as seen."""
+def _viewing(browser: Browser, url: str) -> Iterator[Viewer]:
     context = browser.new_context(viewport=SIZE)
     context.set_default_timeout(PATIENCE_MS)
     context.add_init_script(BEFORE)
@@ -291,10 +311,17 @@ def _watch(viewer: Viewer) -> None:
         if message.type == "error":
             viewer.complaints.append(message.text)
 
+    def lost(request: Request) -> None:
+        if request.failure == "net::ERR_NETWORK_CHANGED":
+            viewer.disturbed = True
+            viewer.page.close()  # whoever waits for something on it hears of it at once
+
     viewer.page.on("pageerror", lambda error: viewer.complaints.append(str(error)))
     viewer.page.on("console", said)
+    viewer.page.on("requestfailed", lost)
 
 
+# A first visitor's tour is taken as seen.
 BEFORE = """
   localStorage.setItem('shownTours', '["basicViewerTour"]');
   window.addEventListener('unhandledrejection', event => {
