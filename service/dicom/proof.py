@@ -19,6 +19,7 @@ from .errors import SegMismatchError
 from .geometry import NativeGrid
 from .segread import SegFrame, open_seg, plane_index, seg_frames, segment_numbers
 from .series import Series
+from .uids import is_uid
 
 CENTROID_TOLERANCE_MM = 0.01
 
@@ -167,5 +168,6 @@ def _check_plane(frame: SegFrame, series: Series, mask: MaskArray) -> None:
     source = frame.item.DerivationImageSequence[0].SourceImageSequence[0]
     plane = series.instances[index]
     named = str(source.ReferencedSOPInstanceUID), source.get("ReferencedFrameNumber")
-    if plane.file.sop_instance_uid not in ("", named[0]) or plane.frame != named[1]:
+    uid = plane.file.sop_instance_uid
+    if (is_uid(uid) and uid != named[0]) or plane.frame != named[1]:
         raise SegMismatchError("a frame of the SEG names another source slice than its own")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_phantoms import Grid, body, labels, write_series
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from model.spec import LIVER_LABEL, TUMOUR_LABEL
@@ -38,6 +39,15 @@ def test_figures(tmp_path: Path) -> None:
         assert segment.voxels_found == segment.voxels_expected == inside.sum()
         assert segment.centroid_found_mm == pytest.approx(GRID.world()[inside].mean(axis=0))
     assert proof.to_dict()["segments"][0]["number"] == 1
+
+
+def test_slices_without_a_valid_uid_are_proved_by_the_one_made_up(tmp_path: Path) -> None:
+    files = write_series(tmp_path, VALUES, GRID)
+    for file in files:
+        uid = str(dcmread(file).SOPInstanceUID).encode()
+        file.write_bytes(file.read_bytes().replace(uid, b"x" * len(uid)))
+    series = choose(scan(files, "ct"))[0]
+    assert prove(to_bytes(seg_of(series)), series, MASK).frames
 
 
 def one_voxel(seg: Dataset) -> None:
