@@ -11,6 +11,7 @@ from .types import Affine, Modality, NativeArray, ShapeZYX, SpacingZYX
 
 ORTHOGONAL_TOLERANCE = 1e-3
 MAX_LEAN_DEGREES = 45.0  # of a stack; a gantry tilts by 30 at most
+MIN_SPACING_MM = 1e-3
 MAX_SPACING_MM = 1000.0  # a few voxels of kilometres would ask for a grid beyond all bounds
 
 
@@ -23,7 +24,7 @@ class Volume:
     to slice then is not perpendicular to the slices; see ``lean_of``.
 
     Raises ``GeometryError`` (``not_3d``, ``invalid_spacing``, ``sheared_grid``) when the array is
-    not 3-D, the affine is not finite, a step is zero or beyond 1000 mm, x and y are not
+    not 3-D, the affine is not finite, a step is below 0.001 mm or beyond 1000 mm, x and y are not
     orthogonal within 1e-3, or the stack leans by more than 45 degrees.
     """
 
@@ -84,9 +85,10 @@ def check_grid(shape: tuple[int, ...], affine: Affine) -> None:
     if len(shape) != 3:
         raise GeometryError(f"the image has {len(shape)} dimensions, a volume has 3", code="not_3d")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and (spacing > 0).all() and spacing.max() <= MAX_SPACING_MM):
+    plausible = MIN_SPACING_MM <= spacing.min() and spacing.max() <= MAX_SPACING_MM
+    if not (np.isfinite(affine).all() and plausible):
         raise GeometryError(
-            f"voxel spacing {spacing.tolist()} mm (x, y, z) is not positive, finite and at most "
+            f"voxel spacing {spacing.tolist()} mm (x, y, z) is not between {MIN_SPACING_MM:g} and "
             f"{MAX_SPACING_MM:g} mm",
             code="invalid_spacing",
         )

@@ -20,6 +20,7 @@ def test_spacing_and_voxel_volume() -> None:
         ((4, 5, 6), np.diag([1.0, 0.0, 1.0]), "invalid_spacing"),
         ((4, 5, 6), np.diag([1.0, np.nan, 1.0]), "invalid_spacing"),
         ((4, 5, 6), np.diag([1.0, 1.0, 32768.0]), "invalid_spacing"),
+        ((4, 5, 6), np.diag([1.0, 1e-30, 1.0]), "invalid_spacing"),
         ((4, 5, 6), np.array([[1, 0.01, 0], [0, 1, 0], [0, 0, 1.0]]), "sheared_grid"),
     ],
 )

@@ -280,11 +280,13 @@ def test_impossible_geometry(tmp_path: Path) -> None:
 
     assert code_of(write_series(tmp_path, VALUES, GRID, Recipe(edit=flat))) == "invalid_geometry"
 
-    def zero(dataset: Dataset, index: int) -> None:
-        dataset.PixelSpacing = [0, 1]
+    for spacing in (0, 1e-30, 60):
 
-    paths = write_series(tmp_path / "zero", VALUES, GRID, Recipe(edit=zero))
-    assert code_of(paths) == "invalid_geometry"
+        def wrong(dataset: Dataset, index: int, spacing: float = spacing) -> None:
+            dataset.PixelSpacing = [spacing, 1]
+
+        paths = write_series(tmp_path / f"{spacing}", VALUES, GRID, Recipe(edit=wrong))
+        assert code_of(paths) == "invalid_geometry"
 
 
 def test_image_types_that_differ_slice_by_slice_stay_together(tmp_path: Path) -> None:
