@@ -85,7 +85,7 @@ def check_grid(shape: tuple[int, ...], affine: Affine) -> None:
     if len(shape) != 3:
         raise GeometryError(f"the image has {len(shape)} dimensions, a volume has 3", code="not_3d")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    plausible = MIN_SPACING_MM <= spacing.min() and spacing.max() <= MAX_SPACING_MM
+    plausible = spacing.min() >= MIN_SPACING_MM and spacing.max() <= MAX_SPACING_MM
     if not (np.isfinite(affine).all() and plausible):
         raise GeometryError(
             f"voxel spacing {spacing.tolist()} mm (x, y, z) is not between {MIN_SPACING_MM:g} and "

@@ -192,7 +192,7 @@ def _pixel_spacing(planes: Sequence[Plane]) -> tuple[float, float]:
     if any(plane.pixel_spacing is None for plane in planes):
         raise GateError("no_geometry", "images carry no pixel spacing")
     spacing = np.array([plane.pixel_spacing for plane in planes], dtype=np.float64)
-    if not (MIN_SPACING_MM <= spacing.min() and spacing.max() <= MAX_GAP_MM):
+    if not (spacing.min() >= MIN_SPACING_MM and spacing.max() <= MAX_GAP_MM):
         raise GateError("invalid_geometry", "the pixel spacing is not a plausible positive length")
     if np.ptp(spacing / spacing[0], axis=0).max() > SPACING_TOLERANCE:
         raise GateError("inconsistent_pixel_grid", "the pixel spacing varies within the series")

@@ -11,7 +11,7 @@ APPLICATION = b"1.2.840.10008.3.1.1.1"
 CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = b"1.2.840.10008.1.2.1"
 LENGTHS = (0, 1, 3, 5, 0xFFFF, 2**21, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-ANSWER_S = 0.3
+ANSWER_S = 0.1
 
 
 def request(*, title: bytes = b"AQCF", contexts: int = 1, abstract: bytes = CT_STORAGE) -> bytes:

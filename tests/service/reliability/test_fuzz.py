@@ -276,7 +276,7 @@ def test_the_listener(node: LiveNode, figures: dict[str, Any], full: bool) -> No
     assert node.echoes()
     threads, memory, chance = node.threads, node.rss_mib, random.Random(7)  # noqa: S311
     counts: Counter[str] = Counter()
-    for _ in range(150 if full else 4):
+    for _ in range(100 if full else 4):
         for name, make in ATTACKS.items():
             attack(node.connect(), make(chance), chance)
             counts[name] += 1
