@@ -24,8 +24,13 @@ def is_known(callers: Iterable[Caller], ae_title: str, address: str) -> bool:
     Without callers everybody is known."""
     callers = tuple(callers)
     return not callers or any(
-        one.ae_title.strip() == ae_title.strip() and _sends_from(one, address) for one in callers
+        is_title([one], ae_title) and _sends_from(one, address) for one in callers
     )
+
+
+def is_title(callers: Iterable[Caller], ae_title: str) -> bool:
+    """Whether one of ``callers`` has this title, wherever it sends from."""
+    return any(one.ae_title.strip() == ae_title.strip() for one in callers)
 
 
 def _sends_from(caller: Caller, address: str) -> bool:

@@ -20,7 +20,7 @@ from ..arrive import Claim, InstanceError, MismatchedInstanceError, Reception
 from ..container import Container
 from ..domain import Origin
 from ..observability import get_logger
-from .callers import is_known
+from .callers import is_known, is_title
 from .contexts import contexts_for
 from .spool import Spool
 
@@ -30,6 +30,7 @@ MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 STORE_REQUEST = 0x0001
 REJECTED_CALLER = (1, 1, 3)  # permanently, by the service user, calling AE title; PS3.8 9.3.4
+REJECTIONS = {(1, 1, 7): "called_title", (2, 3, 2): "too_many_associations"}
 
 log = get_logger("service.listener")
 
@@ -58,7 +59,6 @@ class Visit(Association):
         caller: Any = self.requestor
         asked, address = caller.primitive, str(caller.address_info.address)
         if not is_known(self.container.site.callers, asked.calling_ae_title, address):
-            log.warning("association_rejected")
             self.acse.send_reject(*REJECTED_CALLER)
             self.kill()
             return
@@ -123,10 +123,21 @@ class Visit(Association):
         outcome = "released" if self.is_released else "aborted"
         if self.is_rejected:
             outcome = "rejected"
+            log.warning("association_rejected", status=self._why_rejected())
         elif self.is_released or self._count:
             log.info("association", status=outcome, count=self._count)
         self.container.metrics.associations.labels(outcome).inc()
         self._left(self)
+
+    def _why_rejected(self) -> str:
+        """What to mend. The peer's words, title and address, are not told."""
+        caller: Any = self.requestor
+        answer: Any = self.acceptor.primitive
+        given = answer.result, answer.result_source, answer.diagnostic
+        if given != REJECTED_CALLER:
+            return REJECTIONS.get(given, "other")
+        known = is_title(self.container.site.callers, caller.primitive.calling_ae_title)
+        return "calling_host" if known else "calling_title"
 
 
 class _Messages(DIMSEServiceProvider):

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 from servers import wait_until
+from structlog.testing import capture_logs
 
 from service.errors import ServiceError, UnsafeAddressError
 from service.listener import check_listen_address, transport
@@ -53,6 +54,24 @@ def test_callers_and_called_titles(listen: Callable[..., Any]) -> None:
     refused = listener.dcmtk("echoscu", "-aet", "STRANGER")
     assert refused.returncode != 0
     assert "Calling AE Title Not Recognized" in refused.stderr
+
+
+def reasons(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [line["status"] for line in lines if line["event"] == "association_rejected"]
+
+
+def test_the_log_says_what_a_rejected_caller_got_wrong(listen: Callable[..., Any]) -> None:
+    callers = Caller(ae_title="SCANNER"), Caller(ae_title="PACS", host="10.0.0.7")
+    with capture_logs() as lines:
+        listener = listen(site(*callers), max_associations=1)
+        rejection(listener, calling="STRANGER")
+        rejection(listener, calling="PACS")
+        rejection(listener, calling="SCANNER", title="OTHER")
+        with listener.associated(ECHO, calling="SCANNER"):
+            rejection(listener, calling="SCANNER")
+        wait_until(lambda: len(reasons(lines)) == 4, "not every rejection is logged")
+    wanted = ["called_title", "calling_host", "calling_title", "too_many_associations"]
+    assert sorted(reasons(lines)) == wanted
 
 
 @pytest.mark.parametrize(
