@@ -17,6 +17,7 @@ MAX_BYTES = 1024**2
 MAX_TOLD = 5
 MAX_VALUE = 60
 OWN = "Value error, "
+TAB = r"found character '\t'"
 IN_QUOTES = ("Input should be a valid string", "Keys should be strings")
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -83,7 +84,8 @@ def _read(path: Path) -> _Read:
         return _parsed(text)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SiteError(f"{path}: {line}{error.problem}") from error
+        hint = "; indent with spaces, not with tabs" if TAB in str(error.problem) else ""
+        raise SiteError(f"{path}: {line}{error.problem}{hint}") from error
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         raise SiteError(f"{path}: no YAML file") from error
 
@@ -142,6 +144,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{_named(place)}: unknown word; {_known_words(place)}"
     if error["type"] == "missing":
         return f"{_named(place)}: is missing"
+    if error["type"] == "tuple_type":
+        message = "a list is meant, in [ ] or with a - before each"
     quotes = " (put it in quotes)" if message in IN_QUOTES else ""
     return f"{_named(place)}: {_shown(error['input'])}: {message}{quotes}"
 
