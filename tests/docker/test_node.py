@@ -206,6 +206,29 @@ def test_metrics_are_open_inside_the_network_only(compose: dict[str, Any]) -> No
         assert not [given for given in ours.get("ports", []) if given.endswith(f":{port}")]
 
 
+@pytest.mark.parametrize(
+    ("env", "http", "dicom"),
+    [
+        ("", "127.0.0.1", "127.0.0.1"),
+        ("AQCF_BIND=192.0.2.1", "192.0.2.1", "192.0.2.1"),
+        ("AQCF_DICOM_BIND=192.0.2.1", "127.0.0.1", "192.0.2.1"),
+    ],
+)
+def test_dicom_can_be_open_while_http_is_not(
+    project: Path, env: str, http: str, dicom: str
+) -> None:
+    (project / ".env").write_text(env)
+    services = resolved(project, FILES[1], "pacs", "metrics")["services"]
+    opened = {
+        name: {port["host_ip"] for port in one["ports"]}
+        for name, one in services.items()
+        if one.get("ports")
+    }
+    assert opened.pop("listener") == {dicom}
+    assert opened.pop("gateway") == {http}
+    assert all(addresses == {http} for addresses in opened.values())
+
+
 def test_our_services_give_up_every_privilege(compose: dict[str, Any]) -> None:
     for name in OURS:
         ours = compose["services"][name]
