@@ -28,7 +28,7 @@ from model.errors import (
     OutOfMemoryError,
 )
 
-from ..dicom.errors import DicomInputError, SegMismatchError
+from ..dicom.errors import DicomInputError, DicomTooLargeError, SegMismatchError
 from ..errors import (
     ArchiveError,
     BusyError,
@@ -109,6 +109,7 @@ STATUS: Final[Mapping[type[AqcfError], int]] = {
     InputTooLargeError: 413,
     GeometryError: 422,
     DicomInputError: 422,
+    DicomTooLargeError: 413,
     UploadError: 422,
     EmptyUploadError: 400,
     UnsupportedMediaError: 415,

@@ -25,6 +25,20 @@ class DicomInputError(InputError):
         self.receipt = receipt
 
 
+class DicomTooLargeError(DicomInputError):
+    """The images declare more voxels than are accepted."""
+
+    code = "input_too_large"
+
+
+def input_error(
+    message: str, code: str | None, receipt: tuple[ReceiptLine, ...] = ()
+) -> DicomInputError:
+    """The error of a refused series, by its code."""
+    kind = DicomTooLargeError if code == DicomTooLargeError.code else DicomInputError
+    return kind(message, code=code, receipt=receipt)
+
+
 class SegMismatchError(AqcfError):
     """The written SEG does not decode to the mask it was made from; it must not be handed out."""
 

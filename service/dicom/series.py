@@ -8,7 +8,7 @@ from typing import Protocol
 from model.types import Modality
 
 from .concatenation import lacking_parts, whole_image
-from .errors import DicomInputError
+from .errors import DicomInputError, input_error
 from .geometry import MIN_SLICES, GateError, NativeGrid, build_grid, sort_planes
 from .header import FileRecord, SeriesFacts, read_record
 from .phases import phase_of
@@ -58,7 +58,7 @@ class Series:
     def usable_grid(self) -> NativeGrid:
         """The grid; raises ``DicomInputError`` with the series' own code where it has none."""
         if self.grid is None or self.code is not None:
-            raise DicomInputError(self.line.reason or "unusable series", code=self.code)
+            raise input_error(self.line.reason or "unusable series", self.code)
         return self.grid
 
 
@@ -112,7 +112,7 @@ def _by_key(found: SeriesSet, key: str) -> Series:
             receipt=found.receipt,
         )
     if series.code is not None:
-        raise DicomInputError(_sentence(series.line), code=series.code, receipt=found.receipt)
+        raise input_error(_sentence(series.line), series.code, found.receipt)
     return series
 
 
@@ -129,7 +129,7 @@ def _nothing_usable(found: SeriesSet) -> DicomInputError:
         return DicomInputError(message, code="localizer_only", receipt=found.receipt)
     if len(codes) == 1:
         line = telling[0]
-        return DicomInputError(_sentence(line), code=line.code, receipt=found.receipt)
+        return input_error(_sentence(line), line.code, found.receipt)
     return DicomInputError(
         f"none of the {len(telling)} series can be used; the receipt says why for each",
         receipt=found.receipt,

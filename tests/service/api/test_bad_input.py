@@ -145,6 +145,10 @@ def reclassed(uid: str, modality: str) -> Callable[[Any, int], None]:
     return change
 
 
+def vast(dataset: Any, _index: int) -> None:
+    dataset.Rows = dataset.Columns = 65535
+
+
 def truncated(bench: Bench) -> list[bytes]:
     return [path.read_bytes()[:-500] for path in bench.series()]
 
@@ -175,6 +179,7 @@ CASES: dict[str, tuple[Callable[[Bench], bytes | list[bytes]], dict[int, str]]] 
     "all NaN": (nan, {422: "no_finite_voxels"}),
     "no spacing": (lambda b: b.nifti(None, no_spacing), {422: "no_spacing"}),
     "billions": (lambda b: b.nifti(None, dims(3000, 3000, 3000)), {413: "input_too_large"}),
+    "vast slices": (lambda b: b.changed(vast), {413: "input_too_large"}),
     "cut gzip": (
         lambda b: b.made.make_nifti(b.folder / "c.nii.gz").read_bytes()[:300],
         {422: "truncated_file"},

@@ -83,10 +83,9 @@ def figures(record: Record) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def gate(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+def gate(models_dir: Path) -> Iterator[Gate]:
     """The application on a socket, in this process; jobs run where a test runs them."""
     running = _module(Path(__file__).parents[1] / "api" / "conftest.py").running
-    kept = tmp_path_factory.mktemp("gate")
     with fast_folder() as folder:
         container = wiring.build(
             Settings(
@@ -95,7 +94,7 @@ def gate(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             )
         )  # fmt: skip
         with running(container) as live:
-            yield Gate(container, live.http, kept)
+            yield Gate(container, live.http)
         container.database.close()
 
 
