@@ -41,6 +41,7 @@ def examine_site(settings: Settings, site: Site, *, connect: bool) -> Iterator[S
     models = ModelRegistry(settings.models_dir, settings.default_model)
     for number, rule in enumerate(site.rules, start=1):
         yield from _rule(models, number, rule)
+        yield from _senders(site, number, rule)
         if not rule.when.model_fields_set and number < len(site.rules):
             detail = "it matches everything; the rules after it are never reached"
             yield SiteCheck(f"rules.{number} {rule.name}", False, detail)
@@ -94,6 +95,15 @@ def _rule(models: ModelRegistry, number: int, rule: Rule) -> Iterator[SiteCheck]
             ),
             "model and profile are installed",
         )
+
+
+def _senders(site: Site, number: int, rule: Rule) -> Iterator[SiteCheck]:
+    """A title that the listener rejects makes a condition that never holds."""
+    known = {one.ae_title.strip() for one in site.callers}
+    strangers = [title for title in rule.when.ae_title if title.strip() not in known]
+    if known and strangers:
+        detail = f"{', '.join(strangers)}: not under callers, so nothing comes from there"
+        yield SiteCheck(f"rules.{number} {rule.name} (ae_title)", False, detail)
 
 
 def _told(name: str, check: Callable[[], object], done: str) -> SiteCheck:

@@ -205,10 +205,14 @@ def test_what_a_site_names_and_is_not_there_is_told(
     file = tmp_path / "site.yaml"
     file.write_text(
         "nodes: {web: {dicomweb: {url: 'http://pacs', token_file: absent}}}\n"
-        "rules:\n  - name: all\n  - name: later\n    then: {model: none}\n"
+        "callers: [{ae_title: CT1}]\n"
+        "rules:\n  - name: mine\n    when: {ae_title: [CT1, CT2]}\n"
+        "  - name: all\n  - name: later\n    then: {model: none}\n"
     )
     result = aqcf("site", "check", file)
     assert result.exit_code == 1
     assert "cannot read" in result.stdout
     assert "never reached" in result.stdout
     assert "unknown_model" in result.stdout
+    assert "CT2: not under callers" in result.stdout
+    assert "CT1" not in result.stdout
