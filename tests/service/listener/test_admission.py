@@ -63,12 +63,13 @@ def reasons(lines: Iterable[Mapping[str, Any]]) -> list[str]:
 def test_the_log_says_what_a_rejected_caller_got_wrong(listen: Callable[..., Any]) -> None:
     callers = Caller(ae_title="SCANNER"), Caller(ae_title="PACS", host="10.0.0.7")
     with capture_logs() as lines:
-        listener = listen(site(*callers), max_associations=1)
+        listener = listen(site(*callers))
         rejection(listener, calling="STRANGER")
         rejection(listener, calling="PACS")
         rejection(listener, calling="SCANNER", title="OTHER")
-        with listener.associated(ECHO, calling="SCANNER"):
-            rejection(listener, calling="SCANNER")
+        small = listen(site(*callers), max_associations=1)
+        with small.associated(ECHO, calling="SCANNER"):
+            rejection(small, calling="SCANNER")
         wait_until(lambda: len(reasons(lines)) == 4, "not every rejection is logged")
     wanted = ["called_title", "calling_host", "calling_title", "too_many_associations"]
     assert sorted(reasons(lines)) == wanted
