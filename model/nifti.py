@@ -186,9 +186,10 @@ def _scaled(array: NativeArray, header: np.void) -> NativeArray:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if not (np.isfinite(slope) and np.isfinite(inter)) or slope == 0 or (slope, inter) == (1, 0):
         return array
-    scaled = array.astype(np.float32)
-    scaled *= np.float32(slope)
-    scaled += np.float32(inter)
+    with np.errstate(over="ignore", invalid="ignore"):  # ``_check_finite`` looks at it
+        scaled = array.astype(np.float32)
+        scaled *= np.float32(slope)
+        scaled += np.float32(inter)
     return scaled
 
 

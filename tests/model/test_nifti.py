@@ -180,3 +180,14 @@ def test_an_impossible_voxel_offset_is_refused(tmp_path: Path, offset: float) ->
     with pytest.raises(InputError, match="puts the voxels") as caught:
         read_nifti(path, "ct")
     assert caught.value.code == "not_nifti"
+
+
+def test_a_scale_beyond_every_float_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    write_nifti(path, np.full((4, 4, 4), 30000, np.int16), np.eye(4))
+    data = bytearray(path.read_bytes())
+    data[112:116] = np.float32(3e38).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        read_nifti(path, "ct")
+    assert caught.value.code == "no_finite_voxels"
