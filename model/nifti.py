@@ -196,13 +196,13 @@ def _scaled(array: NativeArray, header: np.void) -> NativeArray:
 def _check_finite(array: NativeArray) -> None:
     if array.dtype.kind != "f":
         return
-    finite = np.isfinite(array)
+    finite = np.abs(array) <= np.finfo(np.float32).max  # what is beyond becomes infinite later
     if not finite.any():
         raise InputError("the image holds no finite voxel", code="no_finite_voxels")
     if not finite.all():
         count = int(finite.size - np.count_nonzero(finite))
         raise InputError(
-            f"the image holds {count} NaN or infinite voxels", code="non_finite_voxels"
+            f"the image holds {count} NaN, infinite or immense voxels", code="non_finite_voxels"
         )
 
 

@@ -80,6 +80,7 @@ MULTI_FRAME_CLASSES = frozenset(
         "1.2.840.10008.5.1.4.1.1.4.4",
     }
 )
+MAX_RESCALE = 1e9  # a slope or an intercept: 32-bit values times it are 32-bit floats still
 SCOUTS = re.compile(r"\b(locali[sz]er|scout|survey|surview|topogram)\b", re.IGNORECASE)
 
 
@@ -136,6 +137,8 @@ def _record(path: Path, parsed: Parsed, max_voxels: int) -> FileRecord:
     planes = () if problem else planes_of(file, dataset)
     if not planes and not problem:
         problem = "invalid_geometry"
+    if any(max(map(abs, plane.rescale)) > MAX_RESCALE for plane in planes):
+        problem, planes = "unsupported_pixel_format", ()
     return FileRecord(facts, problem, file, planes, _is_localizer(facts, dataset))
 
 

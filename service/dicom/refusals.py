@@ -17,7 +17,7 @@ REASONS = {
     "colour_image": "colour images; a volume needs grey values",
     "no_pixel_data": "images without pixel data",
     "truncated_pixel_data": "the pixel data ends before the image does",
-    "unsupported_pixel_format": "pixels of an unsupported kind (syntax, floating point, or bits)",
+    "unsupported_pixel_format": "pixels of an unsupported kind (syntax, float, bits, or rescale)",
     "input_too_large": "more voxels declared than this service accepts",
     "incomplete_concatenation": "parts of a multi-frame image are missing",
     "invalid_geometry": "frames without the description that a multi-frame image needs",

@@ -87,6 +87,12 @@ def some_nan() -> nib.Nifti1Image:
     return nib.Nifti1Image(array, np.eye(4))
 
 
+def immense() -> nib.Nifti1Image:
+    array = np.zeros((4, 4, 4))
+    array[1, 2, 3] = -1e300
+    return nib.Nifti1Image(array, np.eye(4))
+
+
 def sheared() -> nib.Nifti1Image:
     affine = np.eye(4)
     affine[0, 1] = 0.2
@@ -105,7 +111,7 @@ BAD = {
     "invalid_spacing": [without_bounds()],
     "not_3d": [image_of((4, 4)), image_of((4, 4, 4, 3)), image_of((4, 4, 1))],
     "no_finite_voxels": [image_of((4, 4, 4), fill=np.nan)],
-    "non_finite_voxels": [some_nan()],
+    "non_finite_voxels": [some_nan(), immense()],
     "no_spacing": [without_form()],
     "sheared_grid": [sheared()],
     "unsupported_pixels": [image_of((4, 4, 4), np.complex64)],

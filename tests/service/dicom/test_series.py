@@ -99,6 +99,8 @@ def edited(tmp_path: Path, **values: object) -> list[Path]:
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "not_an_image"),
         ({"BitsAllocated": 12}, "unsupported_pixel_format"),
         ({"BitsStored": 17}, "unsupported_pixel_format"),
+        ({"RescaleSlope": 1e300}, "unsupported_pixel_format"),
+        ({"RescaleIntercept": -1e10}, "unsupported_pixel_format"),
         ({"Modality": "PT"}, "wrong_modality"),
         ({"SeriesDescription": "Topogram 0.6"}, "localizer_only"),
     ],
