@@ -112,6 +112,7 @@ class ArrivalStore:
         """Take these arrivals for evaluation; none when one of them changed since it was seen."""
         wanted = {one.id: one for one in seen}
         statement = select(ArrivalRow).where(ArrivalRow.id.in_(wanted)).with_for_update()
+        statement = statement.order_by(ArrivalRow.id)  # locked in one order, or two wait for ever
         with self._database.writing() as session:
             rows = list(session.scalars(statement))
             if not _unchanged(rows, wanted):
