@@ -189,3 +189,28 @@ def test_the_operations_page_knows_every_alert_and_panel() -> None:
     board = json.loads((ROOT / "docker" / "metrics" / "dashboard.json").read_text(encoding="utf-8"))
     for panel in board["panels"]:
         assert panel["title"].partition(" (")[0].partition(", by")[0] in text, panel["title"]
+
+
+def test_the_page_of_reliability_links_what_was_measured_at_full_size() -> None:
+    text, found = (
+        page("reliability.md"),
+        sorted((ROOT / "docs/evidence/reliability").glob("*.json")),
+    )
+    assert {"chaos.json", "load.json", "viewer.json"} <= {path.name for path in found}
+    for path in found:
+        assert json.loads(path.read_text(encoding="utf-8"))["full"], path.name
+        assert f"evidence/reliability/{path.name}" in text, path.name
+
+
+def test_the_page_of_reliability_says_what_chaos_did() -> None:
+    chaos = json.loads(page("evidence/reliability/chaos.json"))
+    lines = page("reliability.md").splitlines()
+    told = {
+        key.strip(): said.strip()
+        for _, key, said, _ in (line.split("|") for line in lines if line.count("|") == 3)
+    }
+    assert told["series accepted"] == str(chaos["series_accepted"])
+    assert told["lost, duplicates"] == f"{chaos['lost']}, {chaos['duplicates']}"
+    assert told[f"blows in {chaos['seconds_of_chaos']:.0f} s"].startswith(
+        f"{sum(chaos['blows'].values())}:"
+    )
