@@ -25,8 +25,8 @@ from service.storage.database import MIGRATIONS, open_database
 from service.uploads import Upload
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
-DATABASE = re.compile(r"docker compose exec -T postgres (pg_\w+ .*) ([<>]) ledger\.dump")
-ARTIFACTS = re.compile(r"--entrypoint (tar) gateway (.*) ([<>]) artifacts\.tar")
+DATABASE = re.compile(r"docker compose exec -T postgres (pg_\w+ .*) ([<>]) \S*/ledger\.dump")
+ARTIFACTS = re.compile(r"--entrypoint (tar) gateway (.*) ([<>]) \S*/artifacts\.tar")
 
 
 @pytest.fixture
