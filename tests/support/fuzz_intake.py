@@ -113,13 +113,12 @@ class Gate:
 
     def _finish(self, job: dict[str, Any]) -> None:
         self.answers["accepted"] += 1
-        if job["status"] != "queued":  # the same was sent before
-            return
         began, spent = time.monotonic(), time.process_time()
         execute.run(self.container, job["id"])
         self.slowest_job_s = max(self.slowest_job_s, time.monotonic() - began)
         assert time.process_time() - spent < LIMIT_S
         self._ended(job["id"])
+        self.http.delete(f"/v1/segmentations/{job['id']}").raise_for_status()  # the next is new
 
     def _ended(self, job_id: str) -> None:
         job = self.container.jobs.require(job_id)
@@ -130,6 +129,6 @@ class Gate:
             return
         assert job.status is Status.SUCCEEDED
         self.ends[str(job.outcome)] += 1
-        for form in FORMS:
+        for form in FORMS if self.ends.total() % 4 == 1 else FORMS[:1]:
             answer = self.http.get(f"/v1/segmentations/{job_id}/{form}")
             assert answer.status_code < 500, (form, answer.text)

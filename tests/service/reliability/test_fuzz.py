@@ -167,7 +167,7 @@ def measured(gate: Gate, check: Callable[[], None]) -> dict[str, Any]:
 def test_damaged_dicom(
     gate: Gate, originals: Originals, figures: dict[str, Any], full: bool
 ) -> None:
-    @sized(full, 150, 6000)
+    @sized(full, 100, 2000)
     @given(
         kind=st.sampled_from(sorted(originals)),
         hits=st.lists(st.tuples(places, damages), min_size=1, max_size=4),
@@ -190,7 +190,7 @@ def test_archives_that_lie(
 ) -> None:
     files = list(damaged(originals[ExplicitVRLittleEndian.name], [], ""))
 
-    @sized(full, 120, 4000)
+    @sized(full, 80, 2000)
     @given(
         made=st.lists(members, max_size=5),
         told=st.lists(lies, max_size=4),
@@ -211,7 +211,7 @@ def test_niftis_that_lie(
 ) -> None:
     plain = made.nifti(tmp_path / "x.nii", made.phantom(SHAPE)).read_bytes()
 
-    @sized(full, 120, 4000)
+    @sized(full, 80, 2000)
     @given(
         told=nifti_lies,
         packed=st.sampled_from(("no", "gzip", "bomb", "torn")),
