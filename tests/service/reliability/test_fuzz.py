@@ -167,7 +167,7 @@ def measured(gate: Gate, check: Callable[[], None]) -> dict[str, Any]:
 def test_damaged_dicom(
     gate: Gate, originals: Originals, figures: dict[str, Any], full: bool
 ) -> None:
-    @sized(full, 100, 2000)
+    @sized(full, 50, 2000)
     @given(
         kind=st.sampled_from(sorted(originals)),
         hits=st.lists(st.tuples(places, damages), min_size=1, max_size=4),
@@ -192,8 +192,8 @@ def test_archives_that_lie(
 
     @sized(full, 80, 2000)
     @given(
-        made=st.lists(members, max_size=5),
-        told=st.lists(lies, max_size=4),
+        made=st.just([]) | st.lists(members, max_size=3),
+        told=st.just([]) | st.lists(lies, max_size=4),
         count=st.sampled_from((0, 1, 3)),
         zip64=st.booleans(),
         cut=st.none() | st.floats(0, 1),
