@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -133,9 +134,17 @@ def _server(container: Container, visits: _Visits) -> Server:
         ) from error
 
 
+class _Entity(AE):
+    @property
+    def active_associations(self) -> list[Association]:
+        """Those that have asked for one: silent connections hold no place, they have a limit of
+        their own (``Server.verify_request``)."""
+        return [one for one in super().active_associations if one.requestor.primitive is not None]
+
+
 def _entity(settings: Settings) -> AE:
     _config.LOG_HANDLER_LEVEL = "none"  # its own handlers write down what they see
-    entity = AE(settings.ae_title)
+    entity = _Entity(settings.ae_title)
     entity.require_called_aet = True
     entity.maximum_associations = settings.max_associations
     entity.maximum_pdu_size = MAX_PDU_BYTES

@@ -12,6 +12,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.service_class import StorageServiceClass
 
 from model.errors import AqcfError
@@ -42,7 +43,8 @@ class Visit(Association):
         super().__init__(ae, "acceptor")
         self.container = container
         self.reception: Reception | None = None
-        self.dimse = _Messages(self)
+        self.dul, self.dimse = _UpperLayer(self), _Messages(self)
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self._left = left
         self._stack = ExitStack()
         self._folder: Path | None = None
@@ -138,6 +140,20 @@ class Visit(Association):
             return REJECTIONS.get(given, "other")
         known = is_title(self.container.site.callers, caller.primitive.calling_ae_title)
         return "calling_host" if known else "calling_title"
+
+
+class _UpperLayer(DULServiceProvider):
+    """Says that it has ended. The base lets its association wait for a request that cannot come
+    any more, so that everybody who hangs up early (a health check) would hold a place."""
+
+    def run_reactor(self) -> None:
+        try:
+            super().run_reactor()
+        except Exception as error:  # an event that its state machine does not know
+            log.warning("connection_failed", exc_info=error)
+        finally:
+            nothing: Any = None
+            self.to_user_queue.put(nothing)
 
 
 class _Messages(DIMSEServiceProvider):

@@ -102,6 +102,29 @@ def test_too_many_associations_are_turned_away_for_now(listen: Callable[..., Any
     wait_until(lambda: rejection(listener) is None, "nobody gets in again")
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\x00"])
+def test_callers_who_hang_up_hold_no_place(listen: Callable[..., Any], sent: bytes) -> None:
+    listener = listen(max_associations=1)
+    for _ in range(12):  # more than are taken in at once
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as caller:
+            caller.sendall(sent)
+    wait_until(lambda: not visitors(), "those who hung up are waited for", 5)
+    assert rejection(listener) is None
+
+
+def test_silent_callers_hold_no_place(listen: Callable[..., Any]) -> None:
+    listener = listen(max_associations=1)
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(("127.0.0.1", listener.port), timeout=5))
+        wait_until(lambda: len(visitors()) == 2, "nobody is taken in", 5)
+        assert rejection(listener) is None
+
+
+def visitors() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "AcceptorThread" in thread.name]
+
+
 def test_a_request_that_drips_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "REQUEST_S", 0.4)
     ours, theirs = socket.socketpair()
