@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from object_store import S3Server
 from onnx import TensorProto, helper
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
-from servers import OrthancServer, PostgresServer, RedisServer, S3Server
+from servers import OrthancServer, PostgresServer, RedisServer
 
 from model.nifti import write_nifti
 from model.spec import (

@@ -27,10 +27,11 @@ from canary_acts import (
     zipped,
 )
 from canary_scene import Scene, staged
+from object_store import S3Server
 from prometheus_client import CollectorRegistry, Counter
 from roles import ROOT as CHECKOUT
 from roles import Role
-from servers import OrthancServer, PostgresServer, RedisServer, S3Server
+from servers import OrthancServer, PostgresServer, RedisServer
 from web_peers import Answer, answering
 
 from service.audit import AuditLog

@@ -20,8 +20,9 @@ from canary import DESCRIPTION, DIGITS, ROOT, SENT, Evidence
 from collector import Collector, collecting
 from dimse_peers import ALL_CLASSES, store_scp
 from issuer import AUDIENCE, Issuer, SigningKey
+from object_store import S3Server
 from roles import START_S, Deployment, Role
-from servers import OrthancServer, PostgresServer, RedisServer, S3Server, free_port, wait_until
+from servers import OrthancServer, PostgresServer, RedisServer, free_port, wait_until
 from web_peers import Answer, Asked, answering
 
 ADMIN_KEY = f"aqcf_{DIGITS[:8]}_{SENT['secret of a key']}"

@@ -12,7 +12,8 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from servers import S3Server, wait_until
+from object_store import S3Server
+from servers import wait_until
 
 from service import execute, wiring
 from service.api.errors import problem_of
