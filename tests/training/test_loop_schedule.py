@@ -1,7 +1,9 @@
 """The schedule of the learning rate."""
 
+import numpy as np
 import pytest
 
+from training.config import OptimiserConfig
 from training.loop import trapezoid
 
 
