@@ -111,7 +111,9 @@ class Settings(BaseSettings):
     def _limits_in_order(self) -> "Settings":
         """A job must have ended before the queue takes it for lost and hands it out again."""
         if not self.job_soft_limit_s <= self.job_hard_limit_s < self.visibility_timeout_s:
-            raise ValueError("job_soft_limit_s <= job_hard_limit_s < visibility_timeout_s")
+            raise ValueError(
+                "AQCF_JOB_SOFT_LIMIT_S <= AQCF_JOB_HARD_LIMIT_S < AQCF_VISIBILITY_TIMEOUT_S"
+            )
         return self
 
     @property

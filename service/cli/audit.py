@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .common import StateOption, app, settings_of, told_errors
+from .common import StateOption, app, opened_ledger, settings_of, told_errors
 
 if TYPE_CHECKING:
     from ..audit import AuditEntry, AuditFilter
@@ -48,19 +48,14 @@ def audit_export(
 
 def _write(settings: "Settings", wanted: "AuditFilter", form: str) -> None:
     from ..audit import AuditLog
-    from ..storage.database import open_database
 
-    database = open_database(settings.ledger_url)
-    try:
-        database.upgrade()
+    with opened_ledger(settings) as database:
         log = AuditLog(database)
         log.record("cli", "audit_export", wanted.job_id)
         if form == "csv":
             typer.echo(",".join(COLUMNS))
         for entry in log.export(wanted):
             typer.echo(_csv(entry) if form == "csv" else _json(entry))
-    finally:
-        database.close()
 
 
 def _csv(entry: "AuditEntry") -> str:

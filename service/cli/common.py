@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from ..settings import Settings
+    from ..storage.database import Database
 
 BAD_INPUT, FAILURE = 2, 1
 
@@ -51,6 +54,32 @@ def told_errors() -> Iterator[None]:
         show_error(error)
         raise typer.Exit(BAD_INPUT if isinstance(error, InputError) else FAILURE) from error
     except ValidationError as error:
-        names = ", ".join("AQCF_" + str(part["loc"][0]).upper() for part in error.errors())
-        typer.echo(f"error invalid_config: check {names}", err=True)
+        typer.echo(f"error invalid_config: check {_wrong(error)}", err=True)
         raise typer.Exit(FAILURE) from error
+
+
+def _wrong(error: "ValidationError") -> str:
+    """The variables that are wrong, or how several of them have to fit; never their values."""
+    return ", ".join(
+        "AQCF_" + str(part["loc"][0]).upper() if part["loc"] else part["msg"].split(", ", 1)[-1]
+        for part in error.errors()
+    )
+
+
+@contextmanager
+def opened_ledger(settings: "Settings") -> "Iterator[Database]":
+    """The ledger, with the tables of this version. Raises ``LedgerUnavailableError``."""
+    from ..errors import LedgerUnavailableError
+    from ..storage.database import UNREACHABLE, open_database
+
+    database = open_database(settings.ledger_url)
+    try:
+        database.upgrade()
+        yield database
+    except UNREACHABLE as error:
+        raise LedgerUnavailableError(
+            "the ledger cannot be opened; check AQCF_DATABASE_URL or the state folder, and that "
+            "the database server runs"
+        ) from error
+    finally:
+        database.close()

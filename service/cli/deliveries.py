@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BAD_INPUT, StateOption, app, settings_of, told_errors
+from .common import BAD_INPUT, StateOption, app, opened_ledger, settings_of, told_errors
 
 if TYPE_CHECKING:
     from ..domain import Delivery
@@ -83,13 +83,7 @@ def _line(found: "Delivery") -> str:
 @contextmanager
 def _deliveries(state: Path | None) -> Iterator[Any]:
     with told_errors():
-        from ..storage.database import open_database
         from ..storage.deliveries import DeliveryStore
 
-        settings = settings_of(state_dir=state)
-        database = open_database(settings.ledger_url)
-        try:
-            database.upgrade()
+        with opened_ledger(settings_of(state_dir=state)) as database:
             yield DeliveryStore(database)
-        finally:
-            database.close()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import StateOption, app, settings_of, told_errors
+from .common import StateOption, app, opened_ledger, settings_of, told_errors
 
 keys_app = typer.Typer(help="API keys, needed on any address but loopback.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
@@ -49,13 +49,7 @@ def keys_revoke(key_id: str, state: StateOption = None) -> None:
 @contextmanager
 def _keys(state: Path | None) -> Iterator[Any]:
     with told_errors():
-        from ..storage.database import open_database
         from ..storage.keys import KeyStore
 
-        settings = settings_of(state_dir=state)
-        database = open_database(settings.ledger_url)
-        try:
-            database.upgrade()
+        with opened_ledger(settings_of(state_dir=state)) as database:
             yield KeyStore(database)
-        finally:
-            database.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from servers import free_port
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -112,6 +113,26 @@ def test_a_failure_ends_with_1(
     wrong = aqcf("models")
     assert wrong.exit_code == 1
     assert "AQCF_PORT" in wrong.stderr
+
+
+def test_limits_that_do_not_fit_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQCF_JOB_HARD_LIMIT_S", "9000")
+    wrong = aqcf("models")
+    assert wrong.exit_code == 1
+    assert "invalid_config: check AQCF_JOB_SOFT_LIMIT_S <= AQCF_JOB_HARD_LIMIT_S" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["keys list", "audit export", "deliveries list", "deliveries retry 0a"]
+)
+def test_a_ledger_that_is_away_is_told_in_one_line(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQCF_DATABASE_URL", f"postgresql+psycopg://u@127.0.0.1:{free_port()}/x")
+    away = aqcf(*command.split())
+    assert away.exit_code == 1
+    assert away.stderr.startswith("error ledger_unavailable: the ledger cannot be opened")
+    assert away.stderr.count("\n") == 1
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
