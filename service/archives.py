@@ -1,6 +1,7 @@
 """Zip archives from strangers: judged before, and measured while, they are unpacked."""
 
 import errno
+import io
 import re
 import stat
 import struct
@@ -18,6 +19,7 @@ RATIO_FREE_BYTES = 100 * CHUNK  # small archives may compress as well as they li
 DIRECTORY_BYTES_PER_FILE = 1024
 END_RECORD = b"PK\x05\x06"
 END_RECORD_BYTES = 22
+IN_ZIP64 = 2**32 - 1  # another record says how many there are
 ENCRYPTED_FLAG = 0x1
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError,
@@ -45,7 +47,7 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Pa
     """
     _check_directory_size(archive, limits)
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with _Measured(archive, limits) as stream, zipfile.ZipFile(stream) as opened:
             members = [one for one in opened.infolist() if not one.filename.endswith("/")]
             _check_members(members, archive.stat().st_size, limits)
             wanted = [member for member in members if not is_junk_name(member.filename)]
@@ -60,8 +62,22 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Pa
         raise ArchiveError("the zip needs a feature that is not supported") from error
 
 
+class _Measured(io.BufferedReader):
+    """An archive of which no more is read at once than a directory may have. ``zipfile`` reads the
+    whole directory at once, and its size may be told in several places, which need not agree."""
+
+    def __init__(self, archive: Path, limits: ArchiveLimits) -> None:
+        super().__init__(io.FileIO(archive))
+        self._limits = limits
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if (size or 0) > max(_directory_bytes(self._limits), 2 * CHUNK):
+            raise _too_many(self._limits)
+        return super().read(size)
+
+
 def _check_directory_size(archive: Path, limits: ArchiveLimits) -> None:
-    """``zipfile`` reads the whole directory into memory: refuse a huge one first."""
+    """Refuse a directory that is said to be huge, whether it is there or not."""
     size = archive.stat().st_size
     tail_bytes = min(size, END_RECORD_BYTES + 2**16)
     with archive.open("rb") as stream:
@@ -70,18 +86,13 @@ def _check_directory_size(archive: Path, limits: ArchiveLimits) -> None:
     at = tail.rfind(END_RECORD)
     if at < 0 or len(tail) - at < END_RECORD_BYTES:
         raise ArchiveError("the zip has no end; send it again")
-    entries, directory_bytes = struct.unpack("<HI", tail[at + 10 : at + 16])
-    if directory_bytes == 2**32 - 1 or entries == 2**16 - 1:
-        directory_bytes = _zip64_directory_bytes(tail[:at])
-    if directory_bytes > limits.max_files * DIRECTORY_BYTES_PER_FILE:
+    (said,) = struct.unpack("<I", tail[at + 12 : at + 16])
+    if said != IN_ZIP64 and said > _directory_bytes(limits):
         raise _too_many(limits)
 
 
-def _zip64_directory_bytes(tail: bytes) -> int:
-    at = tail.rfind(b"PK\x06\x06")
-    if at < 0 or len(tail) - at < 56:
-        return 0  # ``zipfile`` finds none either and takes the 32-bit values
-    return int.from_bytes(tail[at + 40 : at + 48], "little")
+def _directory_bytes(limits: ArchiveLimits) -> int:
+    return limits.max_files * DIRECTORY_BYTES_PER_FILE
 
 
 def _check_members(

@@ -212,6 +212,21 @@ def test_a_huge_directory_is_not_read(
     assert refusal(path, workspace, settings) == "too_many_files"
 
 
+@pytest.mark.parametrize("said", [47, 2**32 - 1])
+def test_a_huge_directory_behind_a_small_one(
+    tmp_path: Path, workspace: Path, settings: Settings, said: int
+) -> None:
+    """``zipfile`` believes the ZIP64 record, whatever the record behind it says."""
+    path, entries, small = tmp_path / "a.zip", 100_000, {"max_files": 3000}
+    folder = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *[0] * 9, 1, *[0] * 6) + b"/"
+    size = entries * len(folder)
+    zip64 = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, 4)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, 4 + size, 1)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, said, 4, 0)
+    path.write_bytes(b"PK\x03\x04" + entries * folder + zip64 + locator + end)
+    assert refusal(path, workspace, settings.model_copy(update=small)) == "too_many_files"
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_other_compressions_are_refused(
     tmp_path: Path, workspace: Path, settings: Settings, method: int
