@@ -83,8 +83,8 @@ def receipt_table(receipt: Sequence[Mapping[str, Any]]) -> Table:
     for line in receipt:
         spacing = line["spacing_mm"]
         table.add_row(
-            line["key"],
-            line["modality"],
+            escape(line["key"]),
+            escape(line["modality"]),
             str(line["images"]),
             " x ".join(f"{value:.3g}" for value in spacing) if spacing else "",
             f"[green]{line['status']}[/]" if line["status"] == "chosen" else line["status"],

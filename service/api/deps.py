@@ -13,6 +13,7 @@ from .security import Caller, needs
 from .slices import SliceCache
 
 JOB_ID: Final = re.compile(r"[0-9a-f-]{32,36}")
+ACTOR: Final = r"^[ -~]{1,64}$"  # a database may refuse other characters, such as NUL
 JOB_PATH: Final = Path(
     description="The id of a segmentation.", examples=["0198f1d2c0de7a41b6f0a2c4e8d01357"]
 )

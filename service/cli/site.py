@@ -124,11 +124,14 @@ def _silent_logs() -> Iterator[None]:
 
 
 def _show(site: "Site", studies: "Sequence[Rehearsed]", *, show_uids: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from .. import console, rehearse
 
-    shown = str if show_uids else rehearse.shortened
+    def shown(uid: str) -> str:
+        return escape(uid if show_uids else rehearse.shortened(uid))
+
     for study in studies:
         table = Table("series", "what it is", "rule", "would", title_justify="left", box=None)
         table.title = f"study {shown(study.study_uid)}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from dicom_phantoms import ROOT, Grid, Recipe, body, write_series
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from servers import OrthancServer
 from typer.testing import CliRunner
 
@@ -173,6 +174,23 @@ def test_a_node_that_does_not_answer_ends_with_1(tmp_path: Path) -> None:
     check = aqcf("site", "check", file, "--connect")
     assert check.exit_code == 1
     assert "FAIL nodes.pacs.dimse" in check.stdout
+
+
+def test_headers_are_no_markup(site: Path, tmp_path: Path) -> None:
+    def edit(dataset: Dataset, _: int) -> None:
+        dataset.StudyInstanceUID = "1.2[/study]"
+        dataset.SeriesInstanceUID = "1.2.3[/series]"
+        dataset.Modality = "[/RED]"
+
+    study = tmp_path / "odd"
+    with disable_value_validation():
+        write_series(study, body(GRID)[:6], GRID, Recipe(edit=edit))
+    shown = aqcf("rules", "test", "--site", site, "--study", study, "--show-uids")
+    assert shown.exit_code == 0, shown.output
+    assert "[/study]" in shown.stdout
+    refused = aqcf("segment", study, "--modality", "ct", "--out", tmp_path / "out")
+    assert refused.exit_code == 2, refused.output
+    assert "[/RED]" in refused.stderr
 
 
 def test_files_that_are_no_dicom_end_with_2(site: Path, tmp_path: Path, made: Any) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from ...domain import ArrivalState, Origin
 from ...storage.arrivals import ArrivalFilter
 from ..arrival_schemas import ARRIVALS, ArrivalList, shown
-from ..deps import Reader, Services
+from ..deps import ACTOR, Reader, Services
 from ..responses import problems
 
 router = APIRouter(tags=["arrivals"])
@@ -26,7 +26,7 @@ def list_arrivals(
     state: Annotated[ArrivalState | None, Query()] = None,
     origin: Annotated[Origin | None, Query()] = None,
     sender: Annotated[
-        str | None, Query(max_length=64, description="AE title, or the id of an API key.")
+        str | None, Query(pattern=ACTOR, description="AE title, or the id of an API key.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=256)] = None,

@@ -8,14 +8,13 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from ...audit import AuditFilter
 from ..audit_schemas import AuditLine, AuditList
-from ..deps import Admin, Services
+from ..deps import ACTOR, Admin, Services
 from ..responses import problems
 
 router = APIRouter(tags=["service"])
 
 JOB: Final = r"^[0-9a-f-]{32,36}$"
 DATE: Final = re.compile(r"\d{4}-")
-ACTOR: Final = r"^[ -~]{1,64}$"
 
 
 def _written_out(value: object) -> object:

@@ -171,5 +171,7 @@ def test_the_list_has_pages_and_filters_and_no_uids(idle: Any, made: Any, tmp_pa
     assert len(arrivals(idle, state="receiving", origin="stow", sender="local")) == 3
     assert arrivals(idle, state="failed") == arrivals(idle, sender="nobody") == []
     idle.problem(idle.http.get("/v1/arrivals?state=lost"), 422, "invalid_parameter")
+    nul = idle.http.get("/v1/arrivals?sender=A%00B")  # PostgreSQL takes none
+    idle.problem(nul, 422, "invalid_parameter")
     idle.problem(idle.http.get("/v1/arrivals?cursor=x"), 422, "invalid_cursor")
     assert ROOT not in idle.http.get("/v1/arrivals").text
