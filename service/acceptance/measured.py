@@ -28,10 +28,16 @@ class Volume:
     failed: bool
 
 
-def judge_report(trial: Trial, reports: Sequence[Dataset], seg: Dataset | None) -> None:
-    """Every check of a trial's SR."""
+def judge_report(
+    trial: Trial, reports: Sequence[Dataset], seg: Dataset | None, *, wanted: bool = True
+) -> None:
+    """Every check of a trial's SR; ``wanted``: whether the destination's profile asks for one."""
     count = len(reports)
-    trial.check("one SR", count == 1, f"{count} SR" if count else "no SR in the archive", "1 SR")
+    found = f"{count} SR" if count else "no SR in the archive"
+    if not wanted:
+        trial.check("no SR", not count, found, "no SR, as the profile says")
+        return
+    trial.check("one SR", count == 1, found, "1 SR")
     if not reports:
         return
     report = reports[0]

@@ -106,13 +106,13 @@ def _judge(container: Container, way: Way, trials: Sequence[Trial], say: Say) ->
     except AqcfError as error:
         return [Check("results come back", False, f"{error.code}: {error.message}")]
     for trial in tried:
-        _judge_one(container, trial, results)
+        _judge_one(container, way, trial, results)
         say(f"{trial.name:<15} {trial.verdict}")
     found = f"{results.strays} of no phantom" if results.strays else "none"
     return [Check("no other results in the studies", not results.strays, found, "none")]
 
 
-def _judge_one(container: Container, trial: Trial, results: Results) -> None:
+def _judge_one(container: Container, way: Way, trial: Trial, results: Results) -> None:
     trial.seconds["all results fetched"] = results.seconds
     job, phantom = trial.job, trial.written.phantom
     if job is None:
@@ -123,15 +123,16 @@ def _judge_one(container: Container, trial: Trial, results: Results) -> None:
     trial.check("model", ok, model, f"{ACCEPTANCE} {expected[:12]}")
     outcome = str(job.outcome or job.status)
     trial.check("outcome", job.outcome == phantom.outcome, outcome, phantom.outcome)
-    _judge_results(trial, results)
+    _judge_results(way, trial, results)
 
 
-def _judge_results(trial: Trial, results: Results) -> None:
+def _judge_results(way: Way, trial: Trial, results: Results) -> None:
     series = trial.written.series
     try:
         with quiet():
             seg = judge_seg(trial, results.segs.get(series, ()))
-            judge_report(trial, results.reports.get(series, ()), seg)
+            reports = results.reports.get(series, ())
+            judge_report(trial, reports, seg, wanted=way.profile.sr)
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # it lacks what it needs
         trial.check("can be read", False, f"a result is not as it was ({type(error).__name__})")
 

@@ -12,7 +12,7 @@ from ..errors import StateLockedError
 from ..pacs.retrieve import moves_only
 from ..rehearse import Sender, node_of, of_files
 from ..settings import Settings
-from ..site import DimseNode, Node, Site
+from ..site import DimseNode, Node, OutputProfile, Site
 from ..sitecheck import echo, query
 from ..wiring import state_lock
 from .records import Plan, Trial
@@ -33,13 +33,14 @@ class AcceptanceInputError(InputError):
 
 @dataclass(frozen=True)
 class Way:
-    """``destination``: name of the one by which results reach ``node``. ``listener``: where the
-    phantoms go, in place of the node. ``by_rules``: the rules of the site decide on them, because
-    nobody names a model and a destination."""
+    """``destination``: name of the one by which results reach ``node``; ``profile``: what it asks
+    for. ``listener``: where the phantoms go, in place of the node. ``by_rules``: the rules of the
+    site decide on them, because nobody names a model and a destination."""
 
     name: str
     node: Node
     destination: str
+    profile: OutputProfile
     by_rules: bool
     sender: Sender
     listener: DimseNode | None = None
@@ -58,10 +59,12 @@ def resolve(settings: Settings, site: Site, plan: Plan) -> Way:
     node = node_of(site, plan.node)
     by_rules = plan.through != "pacs" or moves_only(node)
     listener = _listener(settings, site, plan) if plan.through == "listener" else None
+    destination = _destination(site, plan)
     return Way(
         plan.node,
         node,
-        _destination(site, plan),
+        destination,
+        site.all_profiles[site.destinations[destination].profile],
         by_rules,
         _sender(settings, node, plan, listener),
         listener,

@@ -65,6 +65,7 @@ COMPRESSED: tuple[UID, ...] = (
 RESULTS = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # segmentation
     "1.2.840.10008.5.1.4.1.1.66.7",  # label map segmentation
+    "1.2.840.10008.5.1.4.1.1.88.33",  # comprehensive SR
     "1.2.840.10008.5.1.4.1.1.88.34",  # comprehensive 3D SR
 )
 OF_PICTURES = (JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless)

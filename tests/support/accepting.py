@@ -27,6 +27,12 @@ RULE: Mapping[str, Any] = {
     "when": {"description": "^AQCF ACCEPTANCE"},
     "then": {"model": "acceptance", "series": "every", "destinations": ["archive"]},
 }
+ARCHIVE: Mapping[str, Any] = {"node": "pacs", "by": "dicomweb"}
+PROFILES: Mapping[str, Any] = {
+    "lines": {"sr_viewer": True, "rtstruct": "always"},
+    "masks": {"seg": "labelmap", "sr": False},
+}
+"""Of nodes and destinations of the same names: the same archive, which gets other results."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,21 @@ class Scene:
     def site(self, **changes: Any) -> Path:
         """The service's site file; with ``changes`` of sections another one, for the command."""
         node = self.orthanc.node().model_dump(mode="json", exclude_none=True)
+        nodes, destinations, profiles = {"pacs": node}, {"archive": ARCHIVE}, {}
+        if not changes:
+            nodes |= dict.fromkeys(PROFILES, node | {"retrieve": "get"})
+            profiles = PROFILES
+            destinations |= {name: {"node": name, "by": "dimse", "profile": name}
+                             for name in PROFILES}  # fmt: skip
         content = {
-            "nodes": {"pacs": node},
-            "destinations": {"archive": {"node": "pacs", "by": "dicomweb"}},
+            "nodes": nodes,
+            "profiles": profiles,
+            "destinations": destinations,
             "callers": [{"ae_title": "TESTER"}, {"ae_title": self.orthanc.ae_title}],
             "rules": [RULE],
         } | changes
         path = self.folder / ("other.yaml" if changes else "site.yaml")
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(json.loads(json.dumps(content))))  # without aliases
         return path
 
     def accept(self, *arguments: str, **environment: str) -> Finished:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from accepting import RULE, Scene, between, failed
+from accepting import PROFILES, RULE, Scene, between, failed
 from doctored import mirrored, one_frame_less, one_slice_on
 from servers import OrthancServer, free_port
 
 from model.errors import InputError
 from service.acceptance import Plan, accept
+from service.acceptance.fetch import SHOWN_S
 from service.acceptance.report import as_page
 from service.container import Container
 from service.site import load_site
@@ -65,6 +66,17 @@ def test_an_archive_that_forwards_and_speaks_dimse_only(
     with forwarding(archive, scene.listen_port):
         report = scene.accept_here(site, through="forward", only=("mr-axial",))
     assert report.passed, failed(report)
+
+
+@pytest.mark.parametrize("node", PROFILES)
+def test_a_destination_with_a_profile_of_its_own(
+    scene: Scene, archive: OrthancServer, node: str
+) -> None:
+    """A report of lines on images is none of something else; where no report is sent, none is
+    missed."""
+    report = scene.accept_here(node=node, only=("ct-feet-first", "ct-no-liver"))
+    assert report.passed, (failed(report), report.checks)
+    assert all(one.seconds["all results fetched"] < SHOWN_S for one in report.trials)
 
 
 @contextmanager
