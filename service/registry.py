@@ -76,9 +76,11 @@ class ModelRegistry:
     def _missing(self, wanted: str) -> UnknownModelError | ModelUnavailableError:
         have = ", ".join(folder.spec.id for folder in self.all()) or "none"
         if wanted == self.default_model:
+            unusable = ", ".join(folder.id for folder in self.broken()) or "none"
             return ModelUnavailableError(
-                f"the default model {wanted!r} is not installed in {self.models_dir} "
-                f"(installed: {have}); set AQCF_MODELS_DIR or AQCF_DEFAULT_MODEL"
+                f"the default model {wanted!r} is not installed in {self.models_dir} (installed: "
+                f"{have}; unusable, `aqcf models` says why: {unusable}); "
+                "set AQCF_MODELS_DIR or AQCF_DEFAULT_MODEL"
             )
         return UnknownModelError(f"no model of this id is installed (installed: {have})")
 
@@ -89,13 +91,15 @@ class ModelRegistry:
             return self._loaded
 
     def _scan(self) -> tuple[tuple[ModelFolder, ...], tuple[BrokenModel, ...]]:
-        usable: list[ModelFolder] = []
+        found: list[ModelFolder] = []
         broken: list[BrokenModel] = []
         for manifest in sorted(self.models_dir.glob(f"*/{MANIFEST}")):
             try:
-                usable.append(_usable(manifest.parent))
+                found.append(_usable(manifest.parent))
             except ModelFolderError as error:
                 broken.append(BrokenModel(manifest.parent.name, error.message))
+        usable, twice = _told_apart(found)
+        broken += twice
         usable.sort(key=lambda folder: (folder.spec.id != self.default_model, folder.spec.id))
         return tuple(usable), tuple(broken)
 
@@ -105,6 +109,21 @@ def _usable(path: Path) -> ModelFolder:
     if folder.spec.id == ACCEPTANCE:
         raise ModelFolderError(f"{path.name}: the id {ACCEPTANCE} is taken; choose another")
     return folder
+
+
+def _told_apart(found: list[ModelFolder]) -> tuple[list[ModelFolder], list[BrokenModel]]:
+    """An id that two folders have names neither: one may be the back-up of the other."""
+    usable: list[ModelFolder] = []
+    twice: list[BrokenModel] = []
+    for folder in found:
+        model_id, name = folder.spec.id, folder.path.name
+        same = [one.path.name for one in found if one.spec.id == model_id and one is not folder]
+        if same:
+            error = f"{name}: the id {model_id} is also in {', '.join(same)}; keep one of them"
+            twice.append(BrokenModel(name, error))
+        else:
+            usable.append(folder)
+    return usable, twice
 
 
 def profile_of(folder: ModelFolder, name: str | None) -> str:

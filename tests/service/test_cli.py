@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -148,6 +149,21 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any) -> N
     assert "no model is installed" in missing.stdout
     assert "differs from the manifest" in missing.stderr
     assert "'tiny' is not installed" in missing.stderr
+
+
+def test_an_id_that_two_folders_have_names_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any, ct_zip: Path
+) -> None:
+    folder = made.model(tmp_path / "models" / "tiny")
+    shutil.copytree(folder, tmp_path / "models" / "before")
+    monkeypatch.setenv("AQCF_MODELS_DIR", str(tmp_path / "models"))
+    listed = aqcf("models")
+    assert listed.exit_code == 1
+    assert "the id tiny is also in before; keep one" in listed.stderr
+    assert "the id tiny is also in tiny; keep one" in listed.stderr
+    refused = segment(tmp_path / "out", ct_zip)
+    assert refused.exit_code == 1
+    assert "unusable, `aqcf models` says why: before, tiny" in refused.stderr
 
 
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
