@@ -4,15 +4,17 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest, start_http_server
 
 import service.cli
 from service.errors import UnsafeAddressError
@@ -167,6 +169,52 @@ def test_init_makes_every_secret_once_and_keeps_it(compose: dict[str, Any], made
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_containers_can_read_what_a_strict_umask_hides(tmp_path: Path) -> None:
+    folder = tmp_path / "docker"
+    shutil.copytree(ROOT / "docker", folder, ignore=shutil.ignore_patterns("secrets", "site.yaml"))
+    for file in (folder / "site.example.yaml", *(folder / "metrics").iterdir()):
+        file.chmod(0o640)
+    command = [sys.executable, str(folder / "init")]
+    subprocess.run(command, check=True, capture_output=True, umask=0o077)
+    hidden = [
+        file
+        for file in (folder / "site.yaml", *(folder / "metrics").iterdir())
+        if not file.stat().st_mode & stat.S_IROTH
+    ]
+    assert hidden == []
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+    for secret in (folder / "secrets").iterdir():
+        assert secret.stat().st_mode & stat.S_IROTH, secret.name
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """The URL of something that says "aqcf_worker_ready 1.0"."""
+    registry = CollectorRegistry()
+    Gauge("aqcf_worker_ready", "Ready", registry=registry).set(1)
+    server, _ = start_http_server(0, "127.0.0.1", registry)
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("rest", "healthy"),
+    [([], True), (["aqcf_worker_ready 1.0"], True), (["aqcf_worker_ready 0.0"], False)],
+)
+def test_health_is_asked_of_the_container_itself(
+    answering: str, rest: list[str], healthy: bool
+) -> None:
+    """Docker gives the proxies of its configuration to every container."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docker" / "health.py"), answering, *rest],
+        env={"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is healthy, done.stderr
 
 
 def test_every_configuration_file_is_there(compose: dict[str, Any], made: Path) -> None:
