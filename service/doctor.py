@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
@@ -96,9 +98,20 @@ def _models(settings: Settings) -> Iterator[Check]:
 
 
 def _disk(settings: Settings) -> Check:
-    folder = settings.state_dir.resolve()
+    """Of the fullest of the disks that are written to."""
+    places = [settings.state_dir, settings.arrivals_dir]
+    url = urlsplit(settings.artifacts_url or "")
+    if url.scheme == "file":
+        places.append(Path(unquote(url.path)))
+    free, place = min((_free_bytes(place), place) for place in places)
+    needed = settings.min_free_bytes
+    detail = f"{free / 1024**3:.1f} GiB free in {place}, {needed / 1024**3:.1f} GiB needed"
+    return Check("disk", free >= needed, detail)
+
+
+def _free_bytes(folder: Path) -> int:
+    """Where ``folder`` is, or will be."""
+    folder = folder.resolve()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    detail = f"{free / 1024**3:.1f} GiB free, {settings.min_free_bytes / 1024**3:.1f} GiB needed"
-    return Check("disk", free >= settings.min_free_bytes, detail)
+    return shutil.disk_usage(folder).free

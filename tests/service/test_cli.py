@@ -178,6 +178,17 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FAIL model tiny" in ill.stdout
 
 
+def test_doctor_looks_at_the_fullest_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Path("/dev/shm")  # noqa: S108  (a disk of its own)
+    assert other.stat().st_dev != tmp_path.stat().st_dev, "needs two disks"
+    fullest = min((tmp_path, other), key=lambda place: shutil.disk_usage(place).free)
+    for state, artifacts in ((tmp_path, other), (other, tmp_path)):
+        monkeypatch.setenv("AQCF_STATE_DIR", str(state / "s"))
+        monkeypatch.setenv("AQCF_ARTIFACTS_URL", f"file://{artifacts}/a")
+        (line,) = re.findall(r"^\w+ +disk .*$", aqcf("doctor").stdout, re.MULTILINE)
+        assert f"free in {fullest}/" in line
+
+
 def test_keys(tmp_path: Path) -> None:
     made = aqcf("keys", "create", "--scope", "read")
     text = made.stdout.strip()
