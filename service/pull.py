@@ -18,7 +18,13 @@ from model.errors import AqcfError, InputError
 from .arrive import InstanceError, Reception
 from .container import Container
 from .domain import NewPull, Origin, Pull, PullState, SubmitOptions
-from .errors import BusyError, ModelUnavailableError, StorageFullError, StoreUnavailableError
+from .errors import (
+    BusyError,
+    LedgerUnavailableError,
+    ModelUnavailableError,
+    StorageFullError,
+    StoreUnavailableError,
+)
 from .intake import submit
 from .observability import get_logger
 from .pacs.errors import PacsUnavailableError
@@ -28,6 +34,7 @@ from .pacs.retrieve import PacsSendsOnlyError, Wanted, move, retrieve
 from .registry import profile_of
 from .site import Node, possible
 from .storage.artifacts import full_disk_told
+from .storage.database import UNREACHABLE
 from .storage.pulls import MAX_ATTEMPTS
 from .uploads import Upload
 
@@ -136,10 +143,11 @@ def _try(errand: "_Errand") -> tuple[str, str | None]:
     except _LostError:
         log.warning("pull_lost", pull_id=pull.id)
         return "lost", None
-    except LATER as error:
-        log.warning("pull_waits", pull_id=pull.id, code=error.code, attempts=pull.attempts)
-        pulls.postpone(pull, error.code)
-        return ("failed" if pull.attempts >= MAX_ATTEMPTS else "postponed"), error.code
+    except (*LATER, *UNREACHABLE) as error:
+        code = error.code if isinstance(error, LATER) else LedgerUnavailableError.code
+        log.warning("pull_waits", pull_id=pull.id, code=code, attempts=pull.attempts)
+        pulls.postpone(pull, code)
+        return ("failed" if pull.attempts >= MAX_ATTEMPTS else "postponed"), code
     except AqcfError as error:
         log.warning("pull_failed", pull_id=pull.id, code=error.code)
         pulls.failed(pull, error.code)

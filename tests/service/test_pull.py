@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from servers import OrthancServer, wait_until
+from sqlalchemy.exc import OperationalError
 
 from model.errors import InputError
 from service import pull, wiring
@@ -128,6 +129,28 @@ def test_the_last_try_is_a_failure(container: Container, tmp_path: Path) -> None
     sample = site.metrics.registry.get_sample_value
     why = {"node": "pacs", "code": "pacs_unavailable"}
     assert sample("aqcf_pulls_failed_total", why) == 1
+
+
+class Restarting(PullStore):
+    """Its database is away for a moment, in the middle of a pull."""
+
+    away = True
+
+    def renew(self, *arguments: Any, **more: Any) -> bool:
+        if self.away:
+            self.away = False
+            raise OperationalError("UPDATE pulls", {}, Exception("the connection is closed"))
+        return super().renew(*arguments, **more)
+
+
+def test_a_ledger_that_restarts_costs_no_pull(container: Container, study: OrthancServer) -> None:
+    restarting = Restarting(container.database)
+    site = replace(at_site(container, study), pulls=restarting)
+    made = pull.ask(site, asked())
+    pull.run_once(site)
+    waits = site.pulls.require(made.id)
+    assert (waits.state, waits.code) == (PullState.WAITING, "ledger_unavailable")
+    assert waits.attempts == 1
 
 
 def test_one_series_is_one_job_with_the_same_upload(
