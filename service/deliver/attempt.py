@@ -103,6 +103,7 @@ class Attempt:
             if not objects:
                 self._judge(ready, ())
                 return
+            self._forget_commitment()
             self._container.audit.record(ACTOR, self._action(), self._job.id)
             self._judge(ready, self._sent(objects))
 
@@ -205,6 +206,12 @@ class Attempt:
             heard=lambda report: hear(self._container, report),
             state=lambda: deliveries.require(delivery_id).committed,
         )
+
+    def _forget_commitment(self) -> None:
+        """What was promised before is no promise for what is sent from now on."""
+        deliveries = self._container.deliveries
+        if not deliveries.await_commitment(self._delivery.id, self._container.worker_id, None):
+            raise GivenUpError
 
     def _require_all(self) -> None:
         if not list(self._parcel):

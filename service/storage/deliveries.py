@@ -120,8 +120,11 @@ class DeliveryStore:
         values = {"sent": [dict(one) for one in sent], "notes": list(notes)}
         return self._applied(_mine(delivery_id, worker_id).values(**values))
 
-    def await_commitment(self, delivery_id: str, worker_id: str, transaction_uid: str) -> bool:
-        """Before it is asked for: what is reported under this UID belongs here."""
+    def await_commitment(
+        self, delivery_id: str, worker_id: str, transaction_uid: str | None
+    ) -> bool:
+        """Before it is asked for: what is reported under this UID belongs here, and nothing that
+        was reported before does. ``None``: nothing is asked for now."""
         values = {"transaction_uid": transaction_uid, "committed": None}
         return self._applied(_mine(delivery_id, worker_id).values(**values))
 

@@ -24,11 +24,14 @@ from service.domain import BreakerState, DeliveryState, Outcome
 from service.errors import NotConfirmedError
 from service.pacs.commitment import Report, accept_reports
 from service.pacs.confirm import Patience
+from service.pacs.errors import PacsUnavailableError
 from service.site import Site
 from service.sweep import remove
 
 DELIVERED, PENDING, FAILED = DeliveryState.DELIVERED, DeliveryState.PENDING, DeliveryState.FAILED
 BOTH = {"SEG": [1], "SR": [1]}
+
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 NewScene = Callable[..., Any]
 
@@ -339,3 +342,28 @@ def test_a_report_that_comes_late_delivers(
     assert {item["confirmed_by"] for item in found.sent} == {"commitment"}
     assert series_of(orthanc) == BOTH
     assert here.sends() == 1
+
+
+def test_a_report_is_of_what_it_was_asked_for_and_of_nothing_that_was_sent_later(
+    scene: NewScene, tools: Any
+) -> None:
+    """The SEG is promised; then the SR is sent, and the sender dies before it asks again."""
+    with store_scp(statuses={COMPREHENSIVE_3D_SR: 0xA700}) as full:
+        here = scene(tools.dimse(full.port), confirm="commitment")
+        claimed, me = here.claim(), here.container.worker_id
+        with pytest.raises(PacsUnavailableError):
+            Attempt(here.container, claimed, lambda: None, tools.patience)._send_all()
+    deliveries = here.container.deliveries
+    assert deliveries.await_commitment(claimed.id, me, "2.25.77")
+    assert deliver.hear(here.container, Report("2.25.77", committed=True))
+    here.lease_ends()
+    with store_scp() as peer:
+        there = here.elsewhere(tools.dimse(peer.port), confirm="commitment")
+        attempt = Attempt(there.container, there.claim(), lambda: None, tools.patience)
+        attempt._ask_after_earlier()
+        attempt._send_all()
+        assert there.forms == {"seg": "confirmed", "sr": "stored"}
+        there.lease_ends()
+        found = there.run()
+    assert (found.state, found.code) == (FAILED, "not_confirmable")
+    assert there.forms["sr"] != "confirmed"
