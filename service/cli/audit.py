@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 COLUMNS = ("at", "actor", "action", "job")
+FORMULA = ("=", "+", "-", "@")
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 audit_app = typer.Typer(help="Who did what, and when.", no_args_is_help=True)
@@ -59,9 +60,11 @@ def _write(settings: "Settings", wanted: "AuditFilter", form: str) -> None:
 
 
 def _csv(entry: "AuditEntry") -> str:
-    """Quoted: a spreadsheet takes nothing here for a formula or a number."""
+    """Quoted, and what a spreadsheet would take for a formula (an AE title may begin with ``=``)
+    after an apostrophe."""
     values = (entry.at.isoformat(), entry.actor, entry.action, entry.job_id or "")
-    return ",".join('"' + value.replace('"', '""') + '"' for value in values)
+    safe = (f"'{value}" if value.startswith(FORMULA) else value for value in values)
+    return ",".join('"' + value.replace('"', '""') + '"' for value in safe)
 
 
 def _json(entry: "AuditEntry") -> str:

@@ -77,12 +77,14 @@ def test_strangers_cannot_fill_the_disk(container: Container) -> None:
 
 def test_export_as_csv_and_as_json_lines(container: Container) -> None:
     container.audit.record("me", 'say "=1+1", please', JOB)
+    container.audit.record("=1+1", "receive", JOB)
     container.audit.record("me", "other")
     state = ["--state", str(container.settings.state_dir)]
     text = CliRunner().invoke(app, ["audit", "export", "--job", JOB, *state]).stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["actor"], row["action"], row["job"]) for row in rows] == [
         ("me", 'say "=1+1", please', JOB),
+        ("'=1+1", "receive", JOB),
         ("cli", "audit_export", JOB),
     ]
     assert datetime.fromisoformat(rows[0]["at"]).tzinfo is not None
@@ -91,7 +93,7 @@ def test_export_as_csv_and_as_json_lines(container: Container) -> None:
     tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
     options = ["--format", "jsonl", "--since", today, "--until", tomorrow, *state]
     lines = CliRunner().invoke(app, ["audit", "export", *options]).stdout.splitlines()
-    assert [json.loads(line)["action"] for line in lines][1] == "other"
+    assert [json.loads(line)["action"] for line in lines][2] == "other"
     later = CliRunner().invoke(app, ["audit", "export", "--since", tomorrow, *state])
     assert later.stdout.splitlines() == ["at,actor,action,job"]
 
