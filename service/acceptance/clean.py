@@ -45,7 +45,7 @@ def _delete(node: DicomWebNode, study: str, way: Way) -> None:
     with suppress(AqcfError), web(node, web_timeout_of(way.node)) as client:
         client.request("DELETE", f"/studies/{study}")
         return
-    with suppress(AqcfError):
+    with suppress(AqcfError, ValueError, LookupError):  # who answers may be no Orthanc
         _delete_in_orthanc(node, study, way)
 
 
