@@ -34,7 +34,7 @@ def deliveries_list(
     state: StateOption = None,
 ) -> None:
     """List deliveries, the newest first."""
-    with _deliveries(state) as deliveries:
+    with _deliveries(state) as (deliveries, _):
         for found in deliveries.listed(_state(only), destination, limit=limit):
             typer.echo(_line(found))
             for note in found.notes:
@@ -48,9 +48,10 @@ def deliveries_retry(
     state: StateOption = None,
 ) -> None:
     """Try deliveries again at once: these, or all failed ones of a destination."""
-    with _deliveries(state) as deliveries:
+    with _deliveries(state) as (deliveries, audit):
         for delivery_id in ids or _failed(deliveries, destination):
-            deliveries.retry(delivery_id)
+            found = deliveries.retry(delivery_id)
+            audit.record("cli", "retry_delivery", found.job_id)
             typer.echo(f"{delivery_id}  pending")
 
 
@@ -81,9 +82,11 @@ def _line(found: "Delivery") -> str:
 
 
 @contextmanager
-def _deliveries(state: Path | None) -> Iterator[Any]:
+def _deliveries(state: Path | None) -> Iterator[tuple[Any, Any]]:
+    """The deliveries and the audit."""
     with told_errors():
+        from ..audit import AuditLog
         from ..storage.deliveries import DeliveryStore
 
         with opened_ledger(settings_of(state_dir=state)) as database:
-            yield DeliveryStore(database)
+            yield DeliveryStore(database), AuditLog(database)

@@ -72,6 +72,8 @@ def test_named_destinations_get_the_results(
     problem = delivering.http.post(f"/v1/deliveries/{near['id']}/retry")
     delivering.problem(problem, 409, "already_delivered")
     _ask_on_the_command_line(settings, near["id"], far["id"])
+    rows = delivering.container.audit.entries(job["id"])
+    assert [row.actor for row in rows if row.action == "retry_delivery"] == ["cli", "local"]
 
     delivering.http.delete(job["links"]["self"])
     state = delivering.container.deliveries.require(far["id"]).state
@@ -92,6 +94,7 @@ def _ask_on_the_command_line(settings: Settings, near: str, far: str) -> None:
     assert "already" in said("retry", near)
     assert said("retry").startswith("2 ")
     assert said("retry", "--destination", "far") == "0 ", "nothing of it has failed for good"
+    wait_until(lambda: said("retry", far).startswith("0 "), "the retry was never taken")
 
 
 def test_no_destination_no_link(delivering: Any, ct_zip: Path) -> None:
