@@ -19,6 +19,7 @@ from pathlib import Path
 from ..storage.store import full_disk_told, sync
 
 INCOMING = "incoming"
+SYNC = "arrival-sync"  # what its threads are called
 ARRIVAL = re.compile(r"[0-9a-f-]{32,36}")
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
@@ -28,7 +29,11 @@ class ArrivalFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._beside = ThreadPoolExecutor(1)  # starts its thread with the first file
+        self._beside = ThreadPoolExecutor(1, SYNC)  # starts its thread with the first file
+
+    def close(self) -> None:
+        """End the thread that ``place`` has started: nothing is placed any more."""
+        self._beside.shutdown(wait=False)
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:

@@ -59,6 +59,7 @@ class Reception:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.files.close()
         self._tell()
 
     def take(self, file: Path, claim: Claim = NO_CLAIM) -> Head:

@@ -43,7 +43,8 @@ class Visit(Association):
         super().__init__(ae, "acceptor")
         self.container = container
         self.reception: Reception | None = None
-        self.dul, self.dimse = _UpperLayer(self), _Messages(self)
+        self.dul = _UpperLayer(self)
+        self.dimse: _Messages = _Messages(self)
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self._left = left
         self._stack = ExitStack()
@@ -119,6 +120,7 @@ class Visit(Association):
 
     def _leave(self) -> None:
         try:
+            self.dimse.drop()
             self._stack.close()
         except Exception as error:  # the counts of the ledger lag behind; the files are there
             log.error("association_failed", exc_info=error)
@@ -168,6 +170,15 @@ class _Messages(DIMSEServiceProvider):
             self.message = DIMSEMessage()
             self.message.data_set = self._spool(self.message)
         super().receive_primitive(primitive)
+
+    def drop(self) -> None:
+        """Close the files of what nobody serves any more: a removed file that is open still takes
+        its place on the disk."""
+        begun = None if self.message is None else self.message.data_set
+        whole = iter(lambda: self.get_msg()[1], None)
+        for data in (begun, *(getattr(message, "DataSet", None) for message in whole)):
+            if isinstance(data, Spool):
+                data.drop()
 
     def _spool(self, message: DIMSEMessage) -> Spool:
         def begin() -> tuple[Path, bytes] | None:
