@@ -11,18 +11,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from .errors import ServiceError
 
 LOOPBACK: Final = "127.0.0.1"
+SILENCE_S: Final = 30.0  # a caller that has gone without a word holds its thread no longer
 
 
 def show_metrics(
-    registry: CollectorRegistry, port: int, host: str = LOOPBACK
+    registry: CollectorRegistry, port: int, host: str = LOOPBACK, silence_s: float = SILENCE_S
 ) -> ThreadingHTTPServer:
     """Answer every GET on ``port`` (0: a free one) of ``host``, without a key: for an address that
-    only Prometheus reaches. Ends with the process, or with ``shutdown`` and ``server_close``.
+    only Prometheus reaches. Ends with the process, or with ``shutdown`` and ``server_close``. Who
+    says nothing for ``silence_s`` is hung up on.
 
     Raises ``ServiceError`` (``address_unavailable``).
     """
     try:
-        server = _Server((host, port), partial(_Scrape, registry))
+        server = _Server((host, port), partial(_Scrape, registry, silence_s))
     except OSError as error:
         raise ServiceError(
             f"cannot show metrics on {host} port {port}: {error.strerror}; check "
@@ -43,8 +45,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    def __init__(self, registry: CollectorRegistry, *connection: Any) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry, silence_s: float, *connection: Any) -> None:
+        self._registry, self.timeout = registry, silence_s
         super().__init__(*connection)
 
     def do_GET(self) -> None:

@@ -52,6 +52,16 @@ def test_the_port_repeats_nothing_of_a_request(container: Container) -> None:
     assert "zwitscherbein" not in told.lower()
 
 
+def test_the_port_hangs_up_on_who_says_nothing() -> None:
+    server = show_registry(CollectorRegistry(), 0, silence_s=0.1)
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as silent:
+            assert silent.recv(1) == b""
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 SITE = "rules: [{name: liver-ct, when: {modality: ct}}]"
 
 
