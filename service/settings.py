@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Path("state")
-    database_url: str | None = Field(default=None, repr=False)
-    redis_url: str | None = Field(default=None, repr=False)
+    database_url: str | None = Field(default=None, repr=False, pattern=r"^[a-z0-9+]+://")
+    redis_url: str | None = Field(default=None, repr=False, pattern=r"^(rediss?|unix)://")
     artifacts_url: str | None = None
     s3_endpoint: str | None = None
     s3_region: str | None = None

@@ -117,8 +117,7 @@ class Node(Record):
     """A system of the site, by one or both of its interfaces.
 
     ``retrieve``: how images are fetched from it; ``auto`` takes WADO-RS where it has ``dicomweb``,
-    else C-GET, and C-MOVE where it refuses that. ``timeout_s``: silence after which it counts as
-    unavailable.
+    else C-GET. ``timeout_s``: silence after which it counts as unavailable.
     """
 
     dimse: DimseNode | None = None

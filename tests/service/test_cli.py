@@ -116,6 +116,16 @@ def test_a_failure_ends_with_1(
     assert "AQCF_PORT" in wrong.stderr
 
 
+def test_addresses_that_are_none_are_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AQCF_DATABASE_URL", "AQCF_REDIS_URL"):
+        monkeypatch.setenv(name, "host:s3cret")
+        wrong = aqcf("keys", "list")
+        assert wrong.exit_code == 1
+        assert name in wrong.stderr
+        assert "s3cret" not in wrong.stderr
+    assert wrong.stderr == "error invalid_config: check AQCF_DATABASE_URL, AQCF_REDIS_URL\n"
+
+
 def test_limits_that_do_not_fit_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AQCF_JOB_HARD_LIMIT_S", "9000")
     wrong = aqcf("models")
