@@ -12,7 +12,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from model.errors import AqcfError
 from model.types import Modality
 
-from .pacs.association import association
+from .pacs.association import Context, association
 from .pacs.errors import PacsRefusedError
 from .pacs.find import UNCOMPRESSED, timeouts_of, web_timeout_of
 from .pacs.http import web
@@ -21,6 +21,7 @@ from .settings import Settings
 from .site import Node, Rule, Site
 
 BOTH: tuple[Modality, ...] = ("ct", "mr")
+ECHO_CONTEXTS: tuple[Context, ...] = ((Verification, UNCOMPRESSED),)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def echo(settings: Settings, node: Node) -> None:
     if node.dimse is None:
         return
     calling = node.dimse.calling or settings.ae_title
-    contexts = [(Verification, UNCOMPRESSED)]
-    with association(node.dimse, contexts, calling, timeouts=timeouts_of(node)) as opened:
+    with association(node.dimse, ECHO_CONTEXTS, calling, timeouts=timeouts_of(node)) as opened:
         status = opened.send_c_echo().get("Status")
     if status != 0:
         raise PacsRefusedError("C-ECHO was not answered with success")

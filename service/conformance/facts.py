@@ -24,11 +24,12 @@ from ..listener.transport import MAX_PDU_BYTES
 from ..pacs.association import Context
 from ..pacs.commitment import CONTEXTS as COMMITMENT
 from ..pacs.find import FIND_CONTEXTS
-from ..pacs.retrieve import MOVE_CONTEXTS, get_contexts
+from ..pacs.retrieve import MOVE_CONTEXTS, get_contexts, result_contexts
 from ..pacs.send import contexts_of
 from ..registry import ModelRegistry
 from ..settings import Settings
 from ..site import Destination, Node, Site
+from ..sitecheck import ECHO_CONTEXTS
 
 SEG, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -169,9 +170,11 @@ def _offer(service: str, context: PresentationContext, role: str = "SCP") -> Off
 
 def _proposed() -> Iterator[Offer]:
     question, *images = get_contexts()
+    _, *results = result_contexts()
+    yield from _merged("Verification", "SCU", ECHO_CONTEXTS)
     yield from _merged("Query", "SCU", FIND_CONTEXTS)
     yield from _merged("Retrieve (C-GET)", "SCU", [question])
-    yield from _merged("Retrieve (C-GET)", "SCP", images)
+    yield from _merged("Retrieve (C-GET)", "SCP", [*images, *results])
     yield from _merged("Retrieve (C-MOVE)", "SCU", MOVE_CONTEXTS)
     yield from _merged("Storage", "SCU", contexts_of(FORM_KINDS.values()))
     yield from _merged("Storage Commitment", "SCU", COMMITMENT)

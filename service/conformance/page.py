@@ -76,7 +76,9 @@ def _entity(statement: Statement, sets: dict[tuple[str, ...], str]) -> Iterator[
         "series level), a delivery (C-STORE), a request for commitment (N-ACTION; its report is "
         "taken on the same association or on one that the node opens). Each transfer syntax is "
         "proposed in a context of its own where the peer's choice matters. In C-GET "
-        "the SCP role is negotiated for the images. No relational queries, no fuzzy matching. An "
+        "the SCP role is negotiated for the images. `aqcf site check` asks with C-ECHO. `aqcf "
+        "acceptance` stores CT, MR and enhanced CT images of phantoms, and fetches their results. "
+        "No relational queries, no fuzzy matching. An "
         "object whose class or transfer syntax is not "
         "accepted is replaced as the destination's profile says."
     )

@@ -1,14 +1,14 @@
 """The statement says what the running service does, and nothing else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pynetdicom.sop_class
 import pytest
 from pydicom import dcmread
-from pynetdicom import ALL_TRANSFER_SYNTAXES, build_context
+from pynetdicom import ALL_TRANSFER_SYNTAXES, build_context, evt
 from typer.testing import CliRunner
 
 from service import execute, intake
@@ -18,8 +18,13 @@ from service.container import Container
 from service.domain import SubmitOptions
 from service.forms import Form, make
 from service.listener import listening
+from service.pacs.errors import PacsRefusedError
+from service.pacs.find import find_series
+from service.pacs.incoming import Limits
+from service.pacs.retrieve import Wanted, move, retrieve
 from service.settings import Settings
-from service.site import Site, load_site
+from service.site import DimseNode, Node, Site, load_site
+from service.sitecheck import echo
 from service.uploads import Upload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -114,6 +119,40 @@ def test_every_transfer_syntax_that_is_accepted_stands_in_it_and_the_reverse(
     pairs = [(sop_class, str(syntax)) for syntax in ALL_TRANSFER_SYNTAXES]
     taken = {syntax for _, syntax in accepted(port, pairs)}
     assert taken == stated(collect(container.settings, Site()))[shown]
+
+
+def test_every_sop_class_that_is_proposed_stands_in_it(
+    container: Container, tmp_path: Path
+) -> None:
+    """As a peer sees it that refuses everything."""
+    seen: set[str] = set()
+
+    def look(event: evt.Event) -> None:
+        asked = event.assoc.requestor.requested_contexts
+        seen.update(str(context.abstract_syntax) for context in asked)
+
+    entity = pynetdicom.AE("PEER")
+    entity.add_supported_context("1.2.3")
+    handlers = [(evt.EVT_REQUESTED, look)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    dimse = DimseNode(host="127.0.0.1", port=server.server_address[1], ae_title="PEER")
+    node, wanted, limits = Node(dimse=dimse), Wanted("1.2", ("1.2.3",)), Limits(1, 1)
+    errands: list[Callable[[], object]] = [
+        lambda: echo(container.settings, node),
+        lambda: find_series(node, "1.2"),
+        lambda: retrieve(node, wanted, tmp_path, limits),
+        lambda: retrieve(node, wanted, tmp_path, limits, results=True),
+        lambda: move(node, wanted, "AQCF"),
+    ]
+    try:
+        for errand in errands:
+            with pytest.raises(PacsRefusedError):
+                errand()
+    finally:
+        server.shutdown()
+    stated = {offer.sop_class for offer in collect(container.settings, Site()).proposed}
+    assert VERIFICATION in seen
+    assert seen <= stated
 
 
 def test_results_are_of_the_kinds_that_are_stated(container: Container, ct_zip: Path) -> None:
