@@ -161,9 +161,10 @@ def _series(
 
 
 def _identity(facts: SeriesFacts) -> tuple[object, ...]:
-    """What makes two images one series; sorts the receipt as well."""
+    """What makes two images one series; sorts the receipt as well. The study too: who takes names
+    away may give the series of two patients one UID, or none."""
     fallback = "" if facts.uid else facts.description
-    return facts.number, facts.uid, fallback, facts.modality
+    return facts.number, facts.uid, fallback, facts.modality, facts.study_uid
 
 
 @dataclass(frozen=True)

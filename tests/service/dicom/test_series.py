@@ -237,6 +237,20 @@ def test_content_key_sees_a_changed_rescale(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("series_uid", ["2.25.7", ""])
+def test_images_of_two_studies_are_never_one_volume(tmp_path: Path, series_uid: str) -> None:
+    """Whatever UID their series were given when names were taken away: two patients, it may be."""
+    paths = write_series(tmp_path, VALUES, GRID)
+    half = len(paths) // 2
+    for number, path in enumerate(paths):
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID = series_uid
+        dataset.StudyInstanceUID = "2.25.1" if number < half else "2.25.2"
+        dataset.save_as(path)
+    found = scan(paths, "ct")
+    assert [line.images for line in found.receipt] == [half, len(paths) - half]
+
+
 def test_error_texts_and_receipt_hold_no_identity(tmp_path: Path) -> None:
     paths = write_series(tmp_path, VALUES[:2], GRID)
     error = refusal(paths)
