@@ -36,7 +36,8 @@ class Reception:
     """Takes instances from one sender until it is left. Threads may call it.
 
     Counts reach the ledger about once a second: the files are what counts, and ``take`` returns
-    when a file is safe from a kill and from a power cut.
+    when a file is safe from a kill and from a power cut. The first of a series is counted before,
+    so that other hosts, who do not see the files, never take its arrival for an empty one.
     """
 
     def __init__(self, container: Container, origin: Origin, caller: str) -> None:
@@ -46,6 +47,7 @@ class Reception:
         self._lock = threading.RLock()
         self._open: dict[SeriesKey, str] = {}
         self._pending: Counter[str] = Counter()
+        self._counted: set[str] = set()
         self._study = ""
         self._told_at = time.monotonic()
         self._flush_s = flush_s(container.settings.quiet_s)
@@ -74,7 +76,8 @@ class Reception:
             self._study = head.study_uid
             arrival_id, new = self._place(file, head)
             self._pending[arrival_id] += new
-            if time.monotonic() - self._told_at > self._flush_s:
+            late = time.monotonic() - self._told_at > self._flush_s
+            if late or arrival_id not in self._counted:
                 self._tell()
         self._container.metrics.instances.labels(self._origin).inc()
         self._container.metrics.instance_bytes.labels(self._origin).inc(file.stat().st_size)
@@ -113,9 +116,10 @@ class Reception:
 
     def _tell(self) -> None:
         with self._lock:
-            pending, self._pending = self._pending, Counter()
-            for arrival_id, instances in pending.items():
+            for arrival_id, instances in tuple(self._pending.items()):
                 self._container.arrivals.add(arrival_id, instances)
+                del self._pending[arrival_id]
+                self._counted.add(arrival_id)
             self._told_at = time.monotonic()
 
 

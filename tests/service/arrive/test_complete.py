@@ -349,6 +349,17 @@ def test_files_that_lie_on_another_host_are_left_to_it(arriving: Any, tmp_path: 
     assert len(arriving.jobs()) == 1
 
 
+def test_the_first_instance_is_known_to_other_hosts_at_once(arriving: Any, tmp_path: Path) -> None:
+    """Its listener is killed right after the answer; another host does not have the file."""
+    arriving = arriving.with_settings(quiet_s=1.0)
+    killed = Reception(arriving.container, Origin.DIMSE, "X")
+    killed.take(arriving.series()[0])
+    time.sleep(1.0)
+    arriving.with_settings(state_dir=tmp_path / "elsewhere").complete()
+    arrive.tidy(arriving.container)
+    assert (len(arriving.arrivals()), arriving.stored()) == (1, 1)
+
+
 def test_an_arrival_without_instances_goes(arriving: Any) -> None:
     files = arriving.series()
     with Reception(arriving.container, Origin.DIMSE, "X") as reception:

@@ -1,16 +1,19 @@
 """Instances on their way to disk and ledger."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy.exc import OperationalError
 
 from service import arrive
 from service.arrive import Claim, InstanceError, MismatchedInstanceError, Reception
 from service.domain import Origin
 from service.errors import StorageFullError
+from service.storage.arrivals import ArrivalStore
 
 
 @pytest.fixture
@@ -157,6 +160,28 @@ def test_a_sender_that_went_on_to_another_study_lets_the_first_go(
         after = {one.study_uid: one.last_at for one in arriving.arrivals()}
     assert after["1.2.3.1"] == before["1.2.3.1"]
     assert after["1.2.3.2"] > before["1.2.3.2"]
+
+
+class Blinking(ArrivalStore):
+    """Its database is away the first time that instances are counted."""
+
+    away = True
+
+    def add(self, arrival_id: str, instances: int = 0) -> bool:
+        if self.away:
+            self.away = False
+            raise OperationalError("UPDATE arrivals", {}, Exception("the connection is closed"))
+        return super().add(arrival_id, instances)
+
+
+def test_an_instance_is_counted_when_the_ledger_is_back(arriving: Any) -> None:
+    (file, *_) = arriving.series()
+    blinking = replace(arriving.container, arrivals=Blinking(arriving.container.database))
+    with Reception(blinking, Origin.DIMSE, "X") as reception:
+        with pytest.raises(OperationalError):
+            reception.take(file)
+        reception.take(file)
+    assert arriving.arrivals()[0].instances == 1
 
 
 def test_metrics_count_instances_and_bytes(arriving: Any) -> None:
