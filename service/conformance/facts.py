@@ -174,7 +174,7 @@ def _proposed() -> Iterator[Offer]:
     yield from _merged("Verification", "SCU", ECHO_CONTEXTS)
     yield from _merged("Query", "SCU", FIND_CONTEXTS)
     yield from _merged("Retrieve (C-GET)", "SCU", [question])
-    yield from _merged("Retrieve (C-GET)", "SCP", [*images, *results])
+    yield from _merged("Storage, during C-GET", "SCP", [*images, *results])
     yield from _merged("Retrieve (C-MOVE)", "SCU", MOVE_CONTEXTS)
     yield from _merged("Storage", "SCU", contexts_of(FORM_KINDS.values()))
     yield from _merged("Storage Commitment", "SCU", COMMITMENT)

@@ -155,6 +155,12 @@ def test_every_sop_class_that_is_proposed_stands_in_it(
     assert seen <= stated
 
 
+def test_no_queries_and_no_fetches_are_served(container: Container) -> None:
+    stated = collect(container.settings, Site())
+    served = {one.service for one in (*stated.accepted, *stated.proposed) if one.role == "SCP"}
+    assert served == {"Verification", "Storage", "Storage, during C-GET"}
+
+
 def test_results_are_of_the_kinds_that_are_stated(container: Container, ct_zip: Path) -> None:
     job = intake.submit(container, Upload((ct_zip,)), SubmitOptions("ct"))
     execute.run(container, job.id)
