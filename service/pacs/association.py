@@ -60,6 +60,12 @@ def association(
     try:
         _check(made, node)
         yield made
+    except RuntimeError as error:  # so the library says that the peer went between two questions
+        gone = not made.is_established
+        made.abort()
+        if gone:
+            raise PacsUnavailableError(f"{where(node)} broke off") from error
+        raise
     except BaseException:
         made.abort()
         raise

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
-from servers import OrthancServer, free_port
+from servers import OrthancServer, free_port, wait_until
 
 from service.pacs.association import Timeouts, association
 from service.pacs.errors import PacsDeniedError, PacsRefusedError, PacsUnavailableError
@@ -53,6 +53,35 @@ def test_an_error_aborts(orthanc: OrthancServer) -> None:
     ):
         raise KeyError
     assert made.is_aborted or not made.is_established
+
+
+def test_a_peer_that_goes_between_two_questions_is_unavailable() -> None:
+    entity, told = AE("PEER"), threading.Event()
+    entity.add_supported_context(Verification)
+
+    def leave(event: evt.Event) -> None:
+        told.wait(10)
+        event.assoc.abort()
+
+    def ask(port: int) -> None:
+        with association(node(port), ECHO, "AQCF") as made:
+            told.set()
+            wait_until(lambda: not made.is_established, "it stays")
+            made.send_c_echo()
+
+    with (
+        listening(entity, evt_handlers=[(evt.EVT_ESTABLISHED, leave)]) as port,
+        pytest.raises(PacsUnavailableError, match="broke off"),
+    ):
+        ask(port)
+
+
+def test_an_error_of_ours_stays_what_it_is(orthanc: OrthancServer) -> None:
+    with (
+        pytest.raises(RuntimeError, match="ours"),
+        association(node(orthanc.dicom_port), ECHO, "AQCF"),
+    ):
+        raise RuntimeError("ours")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
