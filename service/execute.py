@@ -143,7 +143,8 @@ def _broke(container: Container, job: Job, claim_id: str, error: BackendBrokenEr
     """First the lane is closed, so that no other job meets the broken device."""
     container.lane.close()
     log.error("device_broken", job_id=job.id, code=error.code, exc_info=error)
-    container.jobs.recover(job.id, claim_id, max_deaths=container.settings.max_deaths)
+    with suppress(*UNREACHABLE):  # then a sweep recovers the silent job
+        container.jobs.recover(job.id, claim_id, max_deaths=container.settings.max_deaths)
     raise WorkerBrokenError(f"{error.message}; this process has to be started again") from error
 
 

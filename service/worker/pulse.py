@@ -19,8 +19,8 @@ log = get_logger("service.worker")
 
 
 class Pulse:
-    """This worker's row, from the start of the block to its end. A ledger that is away for a while
-    is told when it is back."""
+    """This worker's row, from the start of the block to its end. A ledger that is away for a while,
+    or takes no writes, is told when it is back."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -74,7 +74,7 @@ class Pulse:
         while not self._done.wait(self._container.settings.heartbeat_s):
             try:
                 self._tell()
-            except UNREACHABLE as error:
+            except Exception as error:  # silence would look like death
                 log.warning("heartbeat_failed", exc_info=error)
 
     def _tell(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi import Response
+from sqlalchemy.exc import OperationalError
 
 from model.backends import open_backend
 from model.errors import BackendBrokenError, OutOfMemoryError
@@ -143,6 +144,23 @@ def test_a_broken_device_gives_the_job_back_and_takes_no_other(
     assert container.lane.closed
     execute.run(container, other.id)
     assert container.jobs.require(other.id).attempts == 0
+
+
+class Away(JobStore):
+    """Its database is away."""
+
+    def recover(self, *_: Any, **__: Any) -> Status | None:
+        raise OperationalError("UPDATE jobs", {}, Exception("the connection is closed"))
+
+
+def test_a_device_that_breaks_while_the_ledger_is_away_ends_the_process(
+    container: Container, job: Job
+) -> None:
+    """The job is recovered later, by its silence."""
+    away = replace(container, jobs=Away(container.database))
+    with pytest.raises(WorkerBrokenError):
+        execute.run(with_engine(away, broken), job.id)
+    assert container.jobs.require(job.id).status is Status.RUNNING
 
 
 def test_the_third_broken_device_fails_the_job(container: Container, job: Job) -> None:

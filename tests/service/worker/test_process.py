@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 from servers import RedisServer, wait_until
+from sqlalchemy.exc import InternalError
 from structlog.testing import capture_logs
 
 from service import intake
@@ -21,6 +22,7 @@ from service.execute import EXIT_BROKEN, EXIT_STUCK
 from service.queue.celery import CeleryQueue
 from service.registry import ModelRegistry
 from service.settings import Settings
+from service.storage.workers import WorkerStore
 from service.uploads import Upload
 from service.wiring import deployed, embedded
 from service.worker.process import leave_by_force
@@ -55,6 +57,24 @@ def test_a_pulse_is_seen_while_it_beats(there: Container) -> None:
         wait_until(lambda: not there.queue.alive(), "a broken device counts as ready")
         assert exit_code(there) == EXIT_BROKEN
     assert there.workers.alive(60) == ()
+
+
+class ReadOnly(WorkerStore):
+    """Its database takes no writes for a moment, as one that is being replaced by its standby."""
+
+    beats = 0
+
+    def beat(self, worker_id: str, *, ready: bool, running: int) -> bool:
+        self.beats += 1
+        if self.beats == 1:
+            raise InternalError("UPDATE workers", {}, Exception("a read-only transaction"))
+        return super().beat(worker_id, ready=ready, running=running)
+
+
+def test_a_pulse_outlives_a_ledger_that_takes_no_writes(there: Container) -> None:
+    workers = ReadOnly(there.database)
+    with Pulse(replace(there, workers=workers)):
+        wait_until(lambda: workers.beats > 2, "it does not beat any more")
 
 
 def test_the_silent_are_not_alive(there: Container) -> None:
