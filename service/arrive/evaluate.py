@@ -103,7 +103,8 @@ def _by_rules(
     candidates = _candidates(container, files, parts[0].arrival)
     choices = {one.key: one for one in choose(container.site, candidates, parts[0].arrival.origin)}
     problems = {one.key: one.problem for one in candidates}
-    for part in parts:
+    for number, part in enumerate(parts):
+        container.arrivals.hold(one.arrival.id for one in parts[number:])
         choice = choices[part.arrival.id]
         lacks = part.arrival.series_uid in lacking
         fate = _fate(choice, problems[part.arrival.id], lacks)
@@ -121,7 +122,12 @@ def _candidates(
     ae_title = arrival.caller if arrival.origin in SENT_BY_AE else ""
     found = [candidate_of(key, each, ae_title, settings) for key, each in files.items()]
     compared = contenders(container.site, found, arrival.origin)
-    return [ranked(one, files[one.key], settings) if one.key in compared else one for one in found]
+
+    def with_rank(one: Candidate) -> Candidate:
+        container.arrivals.hold(files)  # many series take their time
+        return ranked(one, files[one.key], settings)
+
+    return [with_rank(one) if one.key in compared else one for one in found]
 
 
 def _fate(choice: Choice, problem: str | None, lacks: bool) -> _Fate | None:
@@ -141,7 +147,6 @@ def _fate(choice: Choice, problem: str | None, lacks: bool) -> _Fate | None:
 
 def _submit(container: Container, part: Part, choice: Choice) -> None:
     arrival, rule = part.arrival, choice.decision.rule
-    container.arrivals.hold([arrival.id])
     try:
         with full_disk_told():
             job = _job(container, part, choice)

@@ -123,8 +123,13 @@ class ArrivalStore:
             return _arrivals(rows)
 
     def hold(self, arrival_ids: Iterable[str]) -> None:
-        """Show that the process that closed these arrivals is still at work."""
-        statement = update(ArrivalRow).where(ArrivalRow.id.in_(list(arrival_ids)), ~_is_open())
+        """Show that the process that closed these arrivals is still at work; those that are
+        finished stay as they are."""
+        statement = update(ArrivalRow).where(
+            ArrivalRow.id.in_(list(arrival_ids)),
+            ArrivalRow.state == ArrivalState.RECEIVING.value,
+            ~_is_open(),
+        )
         self._applied(statement.values(last_at=_now()).execution_options(synchronize_session=False))
 
     def let_go(self, arrival_id: str, *, abandoned_s: float) -> None:

@@ -11,7 +11,6 @@ from pydicom import Dataset, dcmread
 from sqlalchemy.exc import OperationalError
 
 from service import arrive, execute, sweep
-from service.arrive import Reception
 from service.arrive.complete import ASIDE_S
 from service.arrive.verdict import PATIENCE
 from service.domain import ArrivalState, ArtifactName, Job, Origin, Priority
@@ -318,16 +317,6 @@ def test_a_ledger_that_is_away_for_a_moment_fails_no_series(arriving: Any) -> No
     assert len(arriving.jobs()) == 1
 
 
-def test_an_evaluation_that_died_is_taken_over(arriving: Any) -> None:
-    arriving.send(arriving.series())
-    store = arriving.container.arrivals
-    assert store.close(store.of_study("1.2.3.1", abandoned_s=60))
-    arriving.wait()
-    assert arriving.jobs() == []
-    arriving.with_settings(heartbeat_timeout_s=0.1).wait()
-    assert len(arriving.jobs()) == 1
-
-
 def test_a_restart_gives_the_sender_time_to_come_again(arriving: Any) -> None:
     patient = arriving.with_settings(quiet_s=1.5)
     patient.send(arriving.series())
@@ -338,36 +327,6 @@ def test_a_restart_gives_the_sender_time_to_come_again(arriving: Any) -> None:
     time.sleep(1.6)
     patient.complete()
     assert len(arriving.jobs()) == 1
-
-
-def test_files_that_lie_on_another_host_are_left_to_it(arriving: Any, tmp_path: Path) -> None:
-    arriving.send(arriving.series())
-    elsewhere = arriving.with_settings(state_dir=tmp_path / "elsewhere")
-    elsewhere.wait()
-    assert arriving.arrivals()[0].state is ArrivalState.RECEIVING
-    arriving.complete()
-    assert len(arriving.jobs()) == 1
-
-
-def test_the_first_instance_is_known_to_other_hosts_at_once(arriving: Any, tmp_path: Path) -> None:
-    """Its listener is killed right after the answer; another host does not have the file."""
-    arriving = arriving.with_settings(quiet_s=1.0)
-    killed = Reception(arriving.container, Origin.DIMSE, "X")
-    killed.take(arriving.series()[0])
-    time.sleep(1.0)
-    arriving.with_settings(state_dir=tmp_path / "elsewhere").complete()
-    arrive.tidy(arriving.container)
-    assert (len(arriving.arrivals()), arriving.stored()) == (1, 1)
-
-
-def test_an_arrival_without_instances_goes(arriving: Any) -> None:
-    files = arriving.series()
-    with Reception(arriving.container, Origin.DIMSE, "X") as reception:
-        reception.take(files[0])
-    arriving.container.arrivals.add(arriving.arrivals()[0].id, -1)
-    reception.files.drop(arriving.arrivals()[0].id)
-    arriving.wait()
-    assert arriving.arrivals() == []
 
 
 def test_retention_forgets_arrivals_with_their_files(arriving: Any) -> None:
