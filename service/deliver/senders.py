@@ -1,6 +1,7 @@
 """The threads that send: one per destination that has something due, in each process."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,16 +11,18 @@ from ..storage.database import UNREACHABLE
 from .run import run_destination
 
 LOOK_S = 1.0
-LEAVE_S = 15.0
+LEAVE_S = 15.0  # for all destinations together: a container has 40 s to stop
 
 log = get_logger("service.deliver")
 
 
 @contextmanager
-def delivering(container: Container, look_s: float = LOOK_S) -> Iterator[None]:
+def delivering(
+    container: Container, look_s: float = LOOK_S, leave_s: float = LEAVE_S
+) -> Iterator[None]:
     """Send what is due, as it becomes due, until the end of the block; then whatever is not
-    finished goes back to be sent by others."""
-    senders = _Senders(container, look_s)
+    finished after ``leave_s`` goes back to be sent by others."""
+    senders = _Senders(container, look_s, leave_s)
     senders.start()
     try:
         yield
@@ -28,9 +31,9 @@ def delivering(container: Container, look_s: float = LOOK_S) -> Iterator[None]:
 
 
 class _Senders:
-    def __init__(self, container: Container, look_s: float) -> None:
+    def __init__(self, container: Container, look_s: float, leave_s: float) -> None:
         self._container = container
-        self._look_s = look_s
+        self._look_s, self._leave_s = look_s, leave_s
         self._stop = threading.Event()
         self._busy: dict[str, threading.Thread] = {}
         self._thread = threading.Thread(target=self._look, name="deliver", daemon=True)
@@ -41,8 +44,9 @@ class _Senders:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
+        deadline = time.monotonic() + self._leave_s
         for thread in self._busy.values():
-            thread.join(LEAVE_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
         try:
             self._container.deliveries.release(self._container.worker_id)
         except UNREACHABLE as error:  # then the leases end by themselves

@@ -1,6 +1,7 @@
 """The sending threads: one per destination, through a PACS that is killed, and to their end."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from dimse_peers import store_scp
 from servers import OrthancServer, wait_until
 
+from service.container import Container
 from service.deliver.senders import delivering
 from service.domain import DeliveryState
 
@@ -60,28 +62,26 @@ def test_a_pacs_killed_in_the_middle_has_everything_once(
     assert found.attempts > 1
 
 
+def together(first: Any, second: Any) -> Container:
+    """A container whose site has the destinations of both."""
+    of_first, of_second = first.container.site, second.container.site
+    one, other = of_first.destinations[first.name], of_second.destinations[second.name]
+    changes = {
+        "nodes": {"a": of_first.nodes["pacs"], "b": of_second.nodes["pacs"]},
+        "destinations": {
+            first.name: one.model_copy(update={"node": "a"}),
+            second.name: other.model_copy(update={"node": "b"}),
+        },
+    }
+    return replace(first.container, site=of_first.model_copy(update=changes))
+
+
 def test_a_slow_destination_holds_up_no_other(scene: NewScene, tools: Any) -> None:
     gate = threading.Event()
     with store_scp(wait=gate) as slow, store_scp() as quick:
         first = scene(tools.dimse(slow.port), confirm="none")
         second = scene(tools.dimse(quick.port), confirm="none")
-        both = replace(
-            first.container,
-            site=first.container.site.model_copy(
-                update={
-                    "nodes": {"a": first.container.site.nodes["pacs"],
-                              "b": second.container.site.nodes["pacs"]},
-                    "destinations": {
-                        first.name: first.container.site.destinations[first.name].model_copy(
-                            update={"node": "a"}
-                        ),
-                        second.name: second.container.site.destinations[second.name].model_copy(
-                            update={"node": "b"}
-                        ),
-                    },
-                }
-            ),
-        )  # fmt: skip
+        both = together(first, second)
         with delivering(both, look_s=0.02):
             wait_until(lambda: len(slow.got) == 1, "the slow one gets nothing", 20)
             wait_until(lambda: second.found.state is DELIVERED, "the quick one waits", 20)
@@ -102,3 +102,18 @@ def test_what_is_not_finished_goes_back_when_the_process_ends(scene: NewScene, t
         assert here.found.state is DeliveryState.PENDING
         assert len(peer.got) == 1, "it stops between objects"
         here.until(DELIVERED)
+
+
+def test_destinations_that_hang_hold_up_the_end_once_not_each(scene: NewScene, tools: Any) -> None:
+    gate = threading.Event()
+    with store_scp(wait=gate) as one, store_scp(wait=gate) as other:
+        first = scene(tools.dimse(one.port), confirm="none")
+        second = scene(tools.dimse(other.port), confirm="none")
+        with delivering(together(first, second), look_s=0.02, leave_s=3.0):
+            wait_until(lambda: one.got and other.got, "nothing is sent", 20)
+            began = time.monotonic()
+        took = time.monotonic() - began
+        states = {first.found.state, second.found.state}
+        gate.set()
+    assert 3.0 <= took < 5.5
+    assert states == {DeliveryState.PENDING}
