@@ -113,7 +113,7 @@ def _sink(request: Request, receiver: Receiver, settings: Settings) -> Sink:
 async def _blocks(request: Request, limit: int, silence_s: float) -> AsyncIterator[bytes]:
     """The body in blocks of about a mebibyte, counted against the limit as it arrives."""
     total, block = 0, bytearray()
-    async for chunk in _chunks(request, silence_s):
+    async for chunk in chunks(request, silence_s):
         total += len(chunk)
         if total > limit:
             raise _too_large(limit)
@@ -125,7 +125,9 @@ async def _blocks(request: Request, limit: int, silence_s: float) -> AsyncIterat
         yield bytes(block)
 
 
-async def _chunks(request: Request, silence_s: float) -> AsyncIterator[bytes]:
+async def chunks(request: Request, silence_s: float = SILENCE_S) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ``UploadTimeoutError`` and, where the caller hangs up,
+    ``BadMultipartError``."""
     stream = aiter(request.stream())
     while True:
         try:

@@ -14,6 +14,7 @@ from ...domain import NewPull, Priority, Pull
 from ...errors import NotFoundError, UploadTooLargeError
 from ..deps import Reader, Services, Writer
 from ..pull_schemas import PULLS, PullRequest, PullStatus
+from ..receive import chunks
 from ..responses import problems
 from ..schemas import BASE
 
@@ -33,7 +34,7 @@ BODY: Final[dict[str, Any]] = {
     PULLS,
     status_code=202,
     response_model=PullStatus,
-    responses=problems(413, 422, 429),
+    responses=problems(400, 408, 413, 422, 429),
     openapi_extra=BODY,
     summary="Fetch a study from a node",
 )
@@ -90,7 +91,7 @@ def shown(found: Pull) -> PullStatus:
 async def _body(request: Request) -> PullRequest:
     """Read and checked; never more than ``MAX_BODY`` bytes in memory."""
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks(request):
         body += chunk
         if len(body) > MAX_BODY:
             raise UploadTooLargeError(f"the request is larger than {MAX_BODY // 1024} KiB")

@@ -1,13 +1,18 @@
 """POST /v1/pulls: what is asked is written down, and nothing of it is repeated."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from service import wiring
+from service.api.app import create_app
+from service.api.errors import UploadTimeoutError
+from service.api.receive import chunks
 from service.container import Container
 from service.domain import PullState
 from service.settings import Settings
@@ -51,6 +56,29 @@ def test_a_pull_is_accepted_and_can_be_followed(at_site: Any) -> None:
     assert (row.state, row.asked.profile, row.asked.priority) == (
         PullState.WAITING, "paper", "urgent",
     )  # fmt: skip
+
+
+def test_a_caller_who_hangs_up_or_falls_silent_is_let_go(at_site: Any) -> None:
+    """Neither is a fault of the service."""
+    head = {"type": "http", "method": "POST", "path": "/v1/pulls", "query_string": b""}
+    scope = head | {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1)}
+    sent: list[dict[str, Any]] = []
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def keep(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(at_site.container)(scope, gone, keep))
+    assert sent[0]["status"] == 400
+
+    async def drain() -> None:
+        async for _ in chunks(Request(scope, asyncio.Event().wait), silence_s=0.01):
+            pass
+
+    with pytest.raises(UploadTimeoutError):
+        asyncio.run(drain())
 
 
 def test_by_rules_and_the_same_twice(at_site: Any) -> None:
