@@ -46,8 +46,12 @@ class _Server(ThreadingHTTPServer):
 
 class _Scrape(BaseHTTPRequestHandler):
     def __init__(self, registry: CollectorRegistry, silence_s: float, *connection: Any) -> None:
-        self._registry, self.timeout = registry, silence_s
+        self._registry, self._silence_s = registry, silence_s
         super().__init__(*connection)
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self._silence_s)
 
     def do_GET(self) -> None:
         body = generate_latest(self._registry)
