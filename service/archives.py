@@ -7,9 +7,10 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from .errors import ArchiveError, EmptyUploadError, UploadTooLargeError
 from .media import is_junk_name
@@ -28,6 +29,9 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # an LZMA header may ask f
 DRIVE = re.compile(r"[A-Za-z]:")
 
 
+Room: TypeAlias = Callable[[int], object]
+
+
 @dataclass(frozen=True)
 class ArchiveLimits:
     """``max_bytes`` unpacked, ``max_files`` members, ``max_ratio`` unpacked : packed."""
@@ -37,8 +41,11 @@ class ArchiveLimits:
     max_ratio: float
 
 
-def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Path], int]:
+def extract(
+    archive: Path, folder: Path, limits: ArchiveLimits, room: Room = lambda _: None
+) -> tuple[list[Path], int]:
     """Unpack into ``folder`` as numbered files; returns them and how many junk files were left out.
+    ``room`` is called with the bytes that will be written, and raises where there is none for them.
 
     Raises ``ArchiveError`` with ``unsafe_archive`` (a path that leaves the folder, a link, a
     device), ``encrypted_archive`` or ``corrupt_archive``; ``EmptyUploadError``;
@@ -51,6 +58,7 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[list[Pa
             members = [one for one in opened.infolist() if not one.filename.endswith("/")]
             _check_members(members, archive.stat().st_size, limits)
             wanted = [member for member in members if not is_junk_name(member.filename)]
+            room(sum(member.file_size for member in wanted))
             return _write_all(opened, wanted, folder, limits), len(members) - len(wanted)
     except UNREADABLE as error:
         raise ArchiveError("the zip is damaged or incomplete; send it again") from error

@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Iterable
+from functools import partial
 
 from model.errors import InputError
 from model.spec import ModelFolder
@@ -78,9 +79,10 @@ def _submit(container: Container, upload: Upload, options: SubmitOptions) -> tup
     check_destinations(container, options.destinations)
     folder = container.models.find(options.model, options.modality)
     profile = profile_of(folder, options.profile)
-    container.artifacts.require_room(settings.min_free_bytes)
+    room = partial(container.artifacts.require_room, settings.min_free_bytes)
+    room()
     with full_disk_told(), container.artifacts.workspace() as workspace:
-        opened = open_upload(upload, workspace, settings)
+        opened = open_upload(upload, workspace, settings, room)
         case = examine(opened, options.modality, options.series, settings)
         if (own := settled(container.models, folder, case)) is not folder:
             folder, profile = own, own.spec.default_profile

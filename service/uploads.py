@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .archives import ArchiveLimits, extract
+from .archives import ArchiveLimits, Room, extract
 from .domain import InputKind
 from .errors import ArchiveError, EmptyUploadError, UnsupportedMediaError, UploadTooLargeError
 from .media import Media, is_junk_name, media_of
@@ -90,8 +90,11 @@ class Receiver:
             self._store.require_room(self._settings.min_free_bytes)
 
 
-def open_upload(upload: Upload, workspace: Path, settings: Settings) -> Opened:
-    """Find the image files of an upload, unpacking a zip into ``workspace``.
+def open_upload(
+    upload: Upload, workspace: Path, settings: Settings, room: Room = lambda _: None
+) -> Opened:
+    """Find the image files of an upload, unpacking a zip into ``workspace``. ``room`` is asked
+    first, with the unpacked bytes, and may raise.
 
     Raises ``EmptyUploadError``, ``UnsupportedMediaError``, ``ArchiveError`` (``unsafe_archive``,
     ``nested_archive``, ``encrypted_archive``, ``corrupt_archive``), ``UploadTooLargeError``.
@@ -103,16 +106,18 @@ def open_upload(upload: Upload, workspace: Path, settings: Settings) -> Opened:
         return _opened(found, ignored, empty)
     if sum(map(len, found.values())) > 1:
         raise UnsupportedMediaError(f"a zip came together with other files; {ACCEPTED}")
-    return _unpacked(found[Media.ZIP][0], workspace, settings, ignored)
+    return _unpacked(found[Media.ZIP][0], workspace, settings, ignored, room)
 
 
 def too_many_files(limit: int) -> UploadTooLargeError:
     return UploadTooLargeError(f"more than {limit} files came", code="too_many_files")
 
 
-def _unpacked(archive: Path, workspace: Path, settings: Settings, ignored: int) -> Opened:
+def _unpacked(
+    archive: Path, workspace: Path, settings: Settings, ignored: int, room: Room
+) -> Opened:
     limits = ArchiveLimits(settings.max_extracted_bytes, settings.max_files, settings.max_ratio)
-    extracted, junk = extract(archive, workspace, limits)
+    extracted, junk = extract(archive, workspace, limits, room)
     found, empty = _sorted_by_media(extracted)
     junk += len(found.pop(Media.JUNK, []))
     if Media.ZIP in found or Media.OTHER_ARCHIVE in found or _is_not_one_nifti(found):

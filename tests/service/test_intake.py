@@ -18,6 +18,7 @@ from service.container import Container
 from service.domain import Status, SubmitOptions
 from service.errors import BusyError, ModelUnavailableError, StorageFullError
 from service.registry import ModelRegistry
+from service.storage.artifacts import FolderStore
 from service.uploads import Upload
 
 Maker = Callable[[Path, Any], list[Path]]
@@ -223,6 +224,20 @@ def test_no_model_no_room_no_place(tmp_path: Path, container: Container, ct_zip:
     assert isinstance(refused(replace(container, settings=full)), StorageFullError)
     busy = container.settings.model_copy(update={"queue_limit": 0})
     assert isinstance(refused(replace(container, settings=busy)), BusyError)
+
+
+def test_a_zip_that_would_fill_the_disk_is_refused_before_it_is_unpacked(
+    container: Container, ct_zip: Path
+) -> None:
+    class Nearly(FolderStore):
+        def free_bytes(self) -> int:
+            return 100_000
+
+    settings = container.settings.model_copy(update={"min_free_bytes": 90_000})
+    store = Nearly(settings.artifacts_dir, settings.staging_dir)
+    with pytest.raises(StorageFullError):
+        intake.submit(replace(container, settings=settings, artifacts=store), Upload((ct_zip,)), CT)
+    assert nothing_left(container)
 
 
 def test_a_purge_takes_everything(container: Container, ct_zip: Path) -> None:
