@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import re2
 from pydantic import (
@@ -41,6 +42,27 @@ def _told(error: Exception) -> str:
     return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
 
 
+def _host(name: str) -> str:
+    """The system's own look-up would raise, long after the file was read."""
+    try:
+        name.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{name!r} can be no host: a part of it is empty or too long") from error
+    return name
+
+
+def _web_address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError("the host or the port cannot be read; http://HOST:PORT/PATH") from error
+    if not host:
+        raise ValueError("there is no host in it; http://HOST:PORT/PATH")
+    _host(host)
+    return url
+
+
 def _placed(path: Path, info: ValidationInfo) -> Path:
     """Relative to the file that names it."""
     return Path(info.context["folder"]) / path if info.context else path
@@ -59,6 +81,8 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]"
                                r"([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$")]  # fmt: skip
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+Host = Annotated[str, Field(min_length=1, pattern=r"^\S+$"), AfterValidator(_host)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://[^@\s]+$"), AfterValidator(_web_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles)]
 LocalFile = Annotated[Path, AfterValidator(_placed)]
@@ -88,7 +112,7 @@ class Tls(Record):
 class DimseNode(Record):
     """A DICOM application entity. ``calling``: our title towards it, the service's own without."""
 
-    host: Annotated[str, Field(min_length=1)]
+    host: Host
     port: Port
     ae_title: AeTitle
     calling: AeTitle | None = None
@@ -98,7 +122,7 @@ class DimseNode(Record):
 class DicomWebNode(Record):
     """Base URL of a DICOMweb server. Secrets lie in files of their own."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^@]+$")]
+    url: WebAddress
     username: str | None = None
     password_file: LocalFile | None = None
     token_file: LocalFile | None = None

@@ -73,6 +73,15 @@ RULE = "rules:\n  - name: one\n  - name: two\n    "
         ("nodes: {a: {dimse: {host: h, port: 0, ae_title: A}}}", ["nodes.a.dimse.port", "0"]),
         ("callers: [{ae_title: 123}]", ["callers.1.ae_title", "123", "in quotes"]),
         ("callers: [{ae_title: 'A '}]", ["callers.1.ae_title", "'A '"]),
+        ("nodes: {a: {dicomweb: {url: 'http://pacs:80a/d'}}}", ["a.dicomweb.url", "the port"]),
+        ("nodes: {a: {dicomweb: {url: 'http://[::1/d'}}}", ["a.dicomweb.url", "the port"]),
+        ("nodes: {a: {dicomweb: {url: 'http:///d'}}}", ["a.dicomweb.url", "no host"]),
+        ("nodes: {a: {dicomweb: {url: 'http://pa cs/d'}}}", ["a.dicomweb.url", "pattern"]),
+        ("nodes: {a: {dicomweb: {url: 'http://pacs..org/d'}}}", ["a.dicomweb.url", "no host"]),
+        (
+            "nodes: {a: {dimse: {host: pacs..org, port: 104, ae_title: A}}}",
+            ["a.dimse.host", "no host"],
+        ),
         (
             "nodes: {a: {dicomweb: {url: 'https://me:secret@pacs'}}}",
             ["nodes.a.dicomweb.url", "pattern"],
