@@ -1,5 +1,6 @@
 """Several processes, on this host and on others, that look at the same arrivals."""
 
+import shutil
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +32,17 @@ def test_files_that_lie_on_another_host_are_left_to_it(arriving: Any, tmp_path: 
     assert arriving.arrivals()[0].state is ArrivalState.RECEIVING
     arriving.complete()
     assert len(arriving.jobs()) == 1
+
+
+def test_files_that_were_lost_are_taken_again(arriving: Any) -> None:
+    """They might lie on another host: the series waits for whoever has them."""
+    arriving.send(arriving.series())
+    shutil.rmtree(arriving.container.settings.arrivals_dir)
+    arriving.wait()
+    assert arriving.states() == {"2": ("receiving", None)}
+    arriving.send(arriving.series())
+    arriving.wait()
+    assert arriving.states() == {"2": ("submitted", None)}
 
 
 def test_the_first_instance_is_known_to_other_hosts_at_once(arriving: Any, tmp_path: Path) -> None:
