@@ -20,11 +20,14 @@ def keys_create(
     scope: Annotated[
         list[str] | None, typer.Option(help="read, write or admin; may be given several times.")
     ] = None,
+    name: Annotated[
+        str, typer.Option(help="What it is for, such as the system that uses it.")
+    ] = "",
     state: StateOption = None,
 ) -> None:
     """Make an API key and print it once; only its hash is kept."""
     with _keys(state) as keys:
-        key, text = keys.create(scope or ("read", "write"))
+        key, text = keys.create(scope or ("read", "write"), name)
         typer.echo(f"key {key.id}, scopes {', '.join(sorted(key.scopes))}", err=True)
         typer.echo(text)
 
@@ -36,7 +39,8 @@ def keys_list(state: StateOption = None) -> None:
         for key in keys.all():
             word = "revoked" if key.revoked_at else "active"
             made = f"{key.created_at:%Y-%m-%d}"
-            typer.echo(f"{key.id}  {word:<8} {made}  {', '.join(sorted(key.scopes))}")
+            scopes = ", ".join(sorted(key.scopes))
+            typer.echo(f"{key.id}  {word:<8} {made}  {scopes:<18} {key.name}".rstrip())
 
 
 @keys_app.command("revoke")

@@ -21,6 +21,7 @@ from .tables import ApiKeyRow, AuditRow
 PREFIX = "aqcf"
 ADOPTABLE = re.compile(r"aqcf_[0-9a-f]{8}_[A-Za-z0-9_-]{32,200}")
 SCOPES = ("read", "write", "admin")
+NAME_LENGTH = 64
 
 
 class KeyStore:
@@ -30,9 +31,16 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, scopes: Collection[str] = ("read", "write")) -> tuple[ApiKey, str]:
-        """A new key and its text, which exists nowhere else. Raises ``ConfigError``
-        (``unknown_scope``)."""
+    def create(
+        self, scopes: Collection[str] = ("read", "write"), name: str = ""
+    ) -> tuple[ApiKey, str]:
+        """A new key and its text, which exists nowhere else; ``name`` says what it is for. Raises
+        ``ConfigError`` (``unknown_scope``, ``invalid_config``)."""
+        if len(name) > NAME_LENGTH or not name.isprintable():
+            raise ConfigError(
+                f"a key's name is one line of at most {NAME_LENGTH} characters",
+                code="invalid_config",
+            )
         if unknown := set(scopes) - set(SCOPES):
             raise ConfigError(
                 f"no scope is called {sorted(unknown)}; there are {', '.join(SCOPES)}",
@@ -41,7 +49,11 @@ class KeyStore:
         key_id = secrets.token_hex(4)
         text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
         row = ApiKeyRow(
-            id=key_id, sha256=_hash(text), scopes=sorted(scopes), created_at=datetime.now(UTC)
+            id=key_id,
+            sha256=_hash(text),
+            name=name or None,
+            scopes=sorted(scopes),
+            created_at=datetime.now(UTC),
         )
         with self._database.writing() as session:
             session.add_all((row, _audit("cli", "create_key", key_id)))
@@ -96,7 +108,7 @@ class KeyStore:
 
 
 def _key(row: ApiKeyRow) -> ApiKey:
-    return ApiKey(row.id, frozenset(row.scopes), row.created_at, row.revoked_at)
+    return ApiKey(row.id, frozenset(row.scopes), row.created_at, row.revoked_at, row.name or "")
 
 
 def _audit(actor: str, verb: str, key_id: str) -> AuditRow:

@@ -200,13 +200,21 @@ def test_doctor_looks_at_the_fullest_disk(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_keys(tmp_path: Path) -> None:
-    made = aqcf("keys", "create", "--scope", "read")
+    made = aqcf("keys", "create", "--scope", "read", "--name", "reading room")
     text = made.stdout.strip()
     database = open_database(Settings().ledger_url)
     key = KeyStore(database).verify(text)
     assert key is not None
     assert key.scopes == {"read"}
-    assert key.id in aqcf("keys", "list").stdout
+    (line,) = aqcf("keys", "list").stdout.splitlines()
+    assert line.split() == [
+        key.id,
+        "active",
+        f"{key.created_at:%Y-%m-%d}",
+        "read",
+        "reading",
+        "room",
+    ]
     assert aqcf("keys", "revoke", key.id).exit_code == 0
     assert KeyStore(database).verify(text) is None
     database.close()
@@ -214,6 +222,10 @@ def test_keys(tmp_path: Path) -> None:
     unknown = aqcf("keys", "create", "--scope", "everything")
     assert unknown.exit_code == 1
     assert "unknown_scope" in unknown.stderr
+    for name in ("x" * 65, "two\nlines"):
+        refused = aqcf("keys", "create", "--name", name)
+        assert refused.exit_code == 1
+        assert "invalid_config" in refused.stderr
 
 
 def test_help_imports_nothing_heavy() -> None:
