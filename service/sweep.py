@@ -8,7 +8,7 @@ from functools import partial
 from . import arrive, deliver, device, pull
 from .container import Container
 from .domain import Job, Status
-from .errors import ConflictError
+from .errors import ConflictError, StoreUnavailableError
 from .observability import get_logger
 
 log = get_logger("service.sweep")
@@ -22,7 +22,10 @@ def run_once(container: Container) -> None:
     settings = container.settings
     recover(container, silent_s=settings.heartbeat_timeout_s)
     resend(container, older_than_s=settings.stale_queued_s)
-    retain(container)
+    try:
+        retain(container)
+    except StoreUnavailableError as error:  # nothing else has to wait for the store
+        log.warning("purge_waits", code=error.code)
     here(container)
     deliver.tidy(container)
     container.workers.forget()

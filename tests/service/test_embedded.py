@@ -11,9 +11,10 @@ import pytest
 from service import execute, intake, sweep, wiring
 from service.container import Container
 from service.domain import Status, SubmitOptions
-from service.errors import StateLockedError
+from service.errors import StateLockedError, StoreUnavailableError
 from service.queue import InProcessQueue
 from service.settings import Settings
+from service.storage.artifacts import FolderStore
 from service.uploads import Upload
 
 CT = SubmitOptions("ct")
@@ -89,6 +90,24 @@ def test_old_jobs_are_purged(container: Container, ct_zip: Path) -> None:
     sweep.run_once(replace(container, settings=old))
     assert container.jobs.get(job.id) is None
     assert container.artifacts.job_ids() == container.artifacts.input_keys() == ()
+
+
+def test_a_store_that_is_away_stops_the_purge_and_nothing_else(
+    tmp_path: Path, container: Container, ct_zip: Path, made: Any
+) -> None:
+    class Away(FolderStore):
+        def delete_input(self, _key: str) -> None:
+            raise StoreUnavailableError("the artifact store does not answer")
+
+    done = intake.submit(container, Upload((ct_zip,)), CT)
+    execute.run(container, done.id)
+    intake.submit(container, Upload((made.nifti(tmp_path / "a.nii"),)), CT)
+    settings = container.settings.model_copy(update={"retention_days": 1e-9})
+    store = Away(settings.artifacts_dir, settings.staging_dir)
+    sweep.run_once(replace(container, settings=settings, artifacts=store))
+    assert container.jobs.require(done.id).status is Status.SUCCEEDED
+    sample = container.metrics.registry.get_sample_value
+    assert sample("aqcf_jobs_now", {"status": "queued"}) == 1
 
 
 def test_a_full_disk_purges_finished_jobs_only(
