@@ -81,24 +81,36 @@ class SliceCache:
     def __init__(self, container: Container, max_bytes: int = CACHE_BYTES) -> None:
         self._container = container
         self._max_bytes = max_bytes
+        self._loading = threading.Lock()  # one volume at a time is in memory twice
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Display] = OrderedDict()
 
     def get(self, job: Job) -> Display:
         """Raises ``ConflictError`` (``not_finished``, ``no_result``) or ``NotFoundError``."""
         require_result(job)
-        with self._lock:
-            if job.id not in self._kept:
-                with deletion_told(self._container, job):
-                    self._kept[job.id] = self._load(job)
-            self._kept.move_to_end(job.id)
-            self._shrink()
-            return self._kept[job.id]
+        if found := self._find(job.id):
+            return found
+        with self._loading:
+            return self._find(job.id) or self._keep(job)
 
     def drop(self, job_id: str) -> None:
         """Forget a deleted job's images."""
-        with self._lock:
+        with self._loading, self._lock:
             self._kept.pop(job_id, None)
+
+    def _find(self, job_id: str) -> Display | None:
+        with self._lock:
+            if job_id in self._kept:
+                self._kept.move_to_end(job_id)
+            return self._kept.get(job_id)
+
+    def _keep(self, job: Job) -> Display:
+        with deletion_told(self._container, job):
+            loaded = self._load(job)
+        with self._lock:
+            self._kept[job.id] = loaded
+            self._shrink()
+        return loaded
 
     def _load(self, job: Job) -> Display:
         # The mask is our own file, judged when the upload came: no limit is needed again.
