@@ -14,8 +14,10 @@ from .series import Series
 
 def content_key(series: Series) -> str:
     """SHA-256 (hex) over every slice's SOP instance UID, frame, place, rescale and stored pixels,
-    in the order of ``series.instances``. The order and the names of the files do not matter, nor
-    in which of the uncompressed transfer syntaxes the pixels are.
+    in the order of ``series.instances``, and over whose images they are: once an archive has
+    corrected a patient or a study, a result under the old one must not come back. The order and
+    the names of the files do not matter, nor in which of the uncompressed transfer syntaxes the
+    pixels are.
 
     Compressed pixels are hashed as they are stored, and with their transfer syntax: to decode them
     takes longer than all else that is done before an upload is answered.
@@ -40,7 +42,8 @@ def _head(plane: Plane) -> bytes:
     place = (*(plane.position or ()), *(plane.orientation or ()), *(plane.pixel_spacing or ()))
     numbers = (*place, *plane.rescale)
     syntax = ExplicitVRLittleEndian if is_native(plane.file) else plane.file.syntax
-    text = f"{plane.file.sop_instance_uid}\x00{plane.frame}\x00{syntax}\x00"
+    uid, owner = plane.file.sop_instance_uid, "\x00".join(plane.file.owner)
+    text = f"{uid}\x00{owner}\x00{plane.frame}\x00{syntax}\x00"
     return text.encode() + struct.pack(f"<{len(numbers)}d", *numbers)
 
 

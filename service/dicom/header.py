@@ -27,6 +27,7 @@ FILE_TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "Modality",
+    "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -167,6 +168,7 @@ def _source_file(path: Path, parsed: Parsed) -> SourceFile:
         photometric=text(dataset, "PhotometricInterpretation").upper(),
         samples=integer(dataset, "SamplesPerPixel") or 1,
         padding=_padding(dataset),
+        owner=(text(dataset, "PatientID"), text(dataset, "StudyInstanceUID")),
         concatenation=_concatenation(dataset),
     )
 

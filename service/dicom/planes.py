@@ -74,6 +74,7 @@ class SourceFile:
     """What one image file declares; pixels stay on disk.
 
     ``bits``: allocated, stored, high bit. ``padding``: Pixel Padding Value and Range Limit.
+    ``owner``: Patient ID and study instance UID, under which results will be filed.
     """
 
     path: Path
@@ -92,6 +93,7 @@ class SourceFile:
     photometric: str
     samples: int
     padding: tuple[int, int] | None
+    owner: tuple[str, str] = field(default=("", ""), repr=False)
     concatenation: Concatenation | None = None
 
 

@@ -237,6 +237,17 @@ def test_content_key_sees_a_changed_rescale(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
+def test_content_key_sees_whose_images_they_are(tmp_path: Path) -> None:
+    """An archive that has corrected a patient or a study sends the same images again."""
+    keys = set()
+    for number, corrected in enumerate(
+        ({}, {"PatientID": "other"}, {"StudyInstanceUID": "2.25.9"}, {"StudyDescription": "other"})
+    ):
+        paths = edited(tmp_path / str(number), **corrected)
+        keys.add(content_key(choose(scan(paths, "ct"))[0]))
+    assert len(keys) == 3
+
+
 @pytest.mark.parametrize("series_uid", ["2.25.7", ""])
 def test_images_of_two_studies_are_never_one_volume(tmp_path: Path, series_uid: str) -> None:
     """Whatever UID their series were given when names were taken away: two patients, it may be."""
