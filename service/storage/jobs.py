@@ -78,14 +78,6 @@ class JobStore:
         with self._database.reading() as session:
             self._admit(session, queue_limit, retry_after_s)
 
-    def find_idempotent(self, actor: str, idempotency_key: str) -> Job | None:
-        statement = select(JobRow).where(
-            JobRow.actor == actor, JobRow.idempotency_key == idempotency_key
-        )
-        with self._database.reading() as session:
-            row = session.scalars(statement).first()
-            return None if row is None else job_of(row)
-
     def get(self, job_id: str) -> Job | None:
         return patiently(lambda: self._get(job_id), self._patience_s)
 
@@ -211,10 +203,6 @@ class JobStore:
         statement = statement.order_by(rank, JobRow.created_at, JobRow.id)
         with self._database.reading() as session:
             return {job_id: Priority(word) for job_id, word in session.execute(statement)}
-
-    def queued_ids(self, *, older_than_s: float = 0.0) -> tuple[str, ...]:
-        """The keys of ``queued``, in its order."""
-        return tuple(self.queued(older_than_s=older_than_s))
 
     def oldest_queued_s(self) -> float:
         """Seconds since the job that waits longest was accepted; 0 when none waits."""
