@@ -11,7 +11,7 @@ import numpy as np
 from .backends.base import Backend
 from .errors import ConfigError, OutOfMemoryError
 from .measure import LesionLabels, Measurements, lesion_labels, measure
-from .postprocess import postprocess
+from .postprocess import Shown, postprocess
 from .preprocess import Prepared, prepare, to_native
 from .sliding import BATCH, slide
 from .spec import ModelSpec, PostprocessRules, Profile
@@ -53,12 +53,14 @@ def segment(
     profile: str | None = None,
     batch: int = BATCH,
     progress: Progress | None = None,
+    shown: Shown | None = None,
 ) -> Result:
     """Segment liver and tumour and measure them.
 
     ``profile``: a sliding-window profile of ``spec``, its default when None. ``batch``: windows
     per call of the backend; where that is too much for its memory, single windows follow once, and
-    ``applied`` says so. Raises ``ConfigError`` for an unknown profile or modality, what
+    ``applied`` says so. ``shown``: for a volume whose slices are not the acquired ones; what none
+    of those shows is taken out. Raises ``ConfigError`` for an unknown profile or modality, what
     ``preprocess.prepare`` and the backend raise, and whatever ``progress`` raises to stop.
     """
     name = spec.default_profile if profile is None else profile
@@ -74,7 +76,7 @@ def segment(
         raw = to_native(scores, prepared)
         del scores, prepared
     with clock.stage("postprocess"):
-        mask, applied = postprocess(raw, rules, volume.voxel_ml)
+        mask, applied = postprocess(raw, rules, volume.voxel_ml, shown)
         mask, evaluable, applied = _judge(mask, volume, rules, (*said, *applied))
     with clock.stage("measure"):
         labels = lesion_labels(mask)

@@ -1,7 +1,7 @@
 """Rules applied to a mask after argmax. Each that changed something says so in a sentence."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import cc3d
 import numpy as np
@@ -15,14 +15,18 @@ _CONNECTIVITY: Final = 26
 
 Rule = Callable[[MaskArray, float], tuple[MaskArray, str | None]]
 
+Shown: TypeAlias = Callable[[MaskArray], MaskArray]
+"""What of a mask the acquired slices show, where the mask's slices are not those: no class higher
+than in the mask, background where none shows it."""
+
 
 def postprocess(
-    mask: MaskArray, rules: PostprocessRules, voxel_ml: float
+    mask: MaskArray, rules: PostprocessRules, voxel_ml: float, shown: Shown | None = None
 ) -> tuple[MaskArray, tuple[str, ...]]:
     """A new mask, and one sentence for every rule that changed it, in the order applied.
 
     Tumour apart from the liver goes first, so that it cannot pass for the largest component;
-    ``min_liver_ml`` is judged by ``pipeline``.
+    ``min_liver_ml`` is judged by ``pipeline``. Last comes what ``shown`` leaves out.
     """
     result = mask.copy()
     box = bounding_box(mask != BACKGROUND, margin=1)
@@ -33,6 +37,9 @@ def postprocess(
         result[box], sentence = rule(result[box], voxel_ml)
         if sentence is not None:
             said.append(sentence)
+    if shown is not None:
+        result[box], sentences = _only_shown(result[box], shown(result)[box], voxel_ml)
+        said.extend(sentences)
     return result, tuple(said)
 
 
@@ -86,6 +93,33 @@ def _min_lesion(mask: MaskArray, voxel_ml: float, least: float) -> tuple[MaskArr
         f"({_ml(sizes[small], voxel_ml)})."
     )
     return _relabelled(mask, small[labels], LIVER), sentence if small.any() else None
+
+
+def _only_shown(
+    mask: MaskArray, shown: MaskArray, voxel_ml: float
+) -> tuple[MaskArray, tuple[str, ...]]:
+    """A component of which no voxel is shown has no image to stand on: liver and tumour together
+    become background, a tumour in a liver that is shown becomes liver."""
+    apart, parts, removed = _hidden(mask != BACKGROUND, shown != BACKGROUND, voxel_ml)
+    mask = _relabelled(mask, apart, BACKGROUND)
+    inside, lesions, counted = _hidden(mask == TUMOUR, shown == TUMOUR, voxel_ml)
+    said = {
+        f"Removed {parts} that no acquired slice shows ({removed}).": apart.any(),
+        f"Counted {lesions} labelled tumour that no acquired slice shows as liver ({counted}).":
+            inside.any(),
+    }  # fmt: skip
+    return _relabelled(mask, inside, LIVER), tuple(text for text, true in said.items() if true)
+
+
+def _hidden(
+    mask: NDArray[np.bool_], shown: NDArray[np.bool_], voxel_ml: float
+) -> tuple[NDArray[np.bool_], str, str]:
+    """Where the components are that nothing is shown of, how many and how large."""
+    labels, sizes = _components(mask)
+    hidden = np.ones(len(sizes), bool)
+    hidden[labels[shown]] = False
+    hidden[0] = False
+    return hidden[labels], _parts(hidden), _ml(sizes[hidden], voxel_ml)
 
 
 def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:

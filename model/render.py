@@ -66,18 +66,6 @@ def preview(volume: Volume, mask: MaskArray | None = None) -> bytes:
     return _png(_sheet([axial, rest], _values(hung.mask)))
 
 
-def axial_png(volume: Volume, mask: MaskArray | None, index: int) -> bytes:
-    """The ``index``-th axial slice from below as PNG; see ``axial_count``."""
-    hung = _hang(volume, mask)
-    scale = _fit(hung.array.shape[1:], hung.spacing[1:])
-    return _png(_axial(hung, index, scale))
-
-
-def axial_count(volume: Volume) -> int:
-    """The number of axial slices, however the volume is stored."""
-    return int(reorient(volume.array, volume.affine, "LPS")[0].shape[0])
-
-
 def display_window(volume: Volume) -> Window:
     """A soft-tissue window for CT; the 1st to 99.5th percentile for MR."""
     if volume.modality == "ct":

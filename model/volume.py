@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from .errors import GeometryError
@@ -118,26 +117,3 @@ def _leaning_axis(affine: Affine) -> int | None:
     if others.max() <= ORTHOGONAL_TOLERANCE:
         return None
     return 2 if others[2] <= ORTHOGONAL_TOLERANCE else int(others.argmin())
-
-
-def to_sitk(array: NativeArray, affine: Affine) -> sitk.Image:
-    """The array as a SimpleITK image in the same place (both speak LPS).
-
-    Raises ``GeometryError`` (``sheared_grid``) for slices that lean: SimpleITK has no shear.
-    """
-    if _leaning_axis(affine) is not None:
-        raise GeometryError("SimpleITK has no place for sheared slices", code="sheared_grid")
-    image = sitk.GetImageFromArray(array)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return image
-
-
-def sitk_affine(image: sitk.Image) -> Affine:
-    """The affine of a 3-D SimpleITK image, ``(x, y, z, 1)`` to LPS mm."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return affine

@@ -92,9 +92,6 @@ class Summary:
     def mean_sd(self, digits: int = 2) -> str:
         return f"{self.mean:.{digits}f} ± {self.sd:.{digits}f}"
 
-    def median_iqr(self, digits: int = 2) -> str:
-        return f"{self.median:.{digits}f} [{self.q1:.{digits}f}, {self.q3:.{digits}f}]"
-
 
 def icc(ratings: ArrayLike, *, level: float = 0.95) -> ICC:
     """Intraclass correlation: two-way random effects, absolute agreement.

@@ -17,7 +17,7 @@ from model.nifti import read_nifti, write_nifti
 from model.preprocess import largest_shape, prepare, resample_label, to_native
 from model.resample import covered, reorient, resample
 from model.spec import FixedIntensity, ModalitySpec, PercentileIntensity
-from model.volume import Volume, lean_of, spacing_mm, straight, to_sitk
+from model.volume import Volume, lean_of, spacing_mm, straight
 
 WORKING = [
     "".join(letters) for order in permutations(["LR", "AP", "IS"]) for letters in product(*order)
@@ -69,11 +69,6 @@ def test_too_much_lean_is_no_stack() -> None:
         Volume(np.zeros((4, 5, 6)), leaning(46.0), "ct")
     assert caught.value.code == "sheared_grid"
     assert "46 degrees" in caught.value.message
-
-
-def test_simpleitk_gets_no_sheared_grid() -> None:
-    with pytest.raises(GeometryError):
-        to_sitk(np.zeros((4, 5, 6)), leaning(20.0))
 
 
 @settings(max_examples=25, deadline=None)

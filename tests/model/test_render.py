@@ -6,8 +6,6 @@ from PIL import Image
 
 from model.render import (
     COLOURS,
-    axial_count,
-    axial_png,
     display_window,
     preview,
     render_slice,
@@ -47,17 +45,6 @@ def test_contour_and_fill_carry_the_class_colours() -> None:
     assert picture[5, 5].sum() == 0
 
 
-@pytest.mark.parametrize("orientation", ["LPS", "RAS", "ASL", "RPI"])
-def test_the_patients_right_is_left_however_stored(turned, orientation: str) -> None:
-    stored = turned(orientation)
-    assert axial_count(stored.volume) == 50
-    picture = pixels(axial_png(stored.volume, stored.mask, 20))
-    row, column = centre_of(picture, 1)
-    assert column < 0.45  # the liver lies in the patient's right ...
-    assert row < 0.5  # ... and somewhat in front
-    np.testing.assert_array_equal(picture, pixels(axial_png(stored.volume, stored.mask, 20)))
-
-
 def test_a_preview_is_the_same_however_stored(turned) -> None:
     first, second = (turned(name) for name in ("LPS", "AIR"))
     one, other = preview(first.volume, first.mask), preview(second.volume, second.mask)
@@ -65,6 +52,10 @@ def test_a_preview_is_the_same_however_stored(turned) -> None:
     assert one.startswith(b"\x89PNG")
     for colour in COLOURS.values():
         assert (pixels(one) == colour).all(axis=-1).any()
+    height, width, _ = pixels(one).shape
+    row, column = centre_of(pixels(one)[: height // 2, : width // 3], 1)
+    assert column < 0.45  # the liver lies in the patient's right, which is left in a picture ...
+    assert row < 0.5  # ... and somewhat in front
 
 
 def test_a_preview_without_a_mask(phantom) -> None:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from sitk_bridge import to_sitk
 
 from model.errors import GeometryError
-from model.volume import Volume, sitk_affine, spacing_mm, to_sitk
+from model.volume import Volume, spacing_mm
 
 
 def test_spacing_and_voxel_volume() -> None:
@@ -34,10 +35,9 @@ def test_impossible_grids_are_refused(
     assert caught.value.code == code
 
 
-def test_simpleitk_round_trip(phantom) -> None:
+def test_simpleitk_sees_the_same_places(phantom) -> None:
     volume = phantom.volume
     image = to_sitk(volume.array, volume.affine)
-    np.testing.assert_allclose(sitk_affine(image), volume.affine, atol=1e-12)
     point = image.TransformIndexToPhysicalPoint((7, 8, 9))
     np.testing.assert_allclose(point, (volume.affine @ [7, 8, 9, 1])[:3], atol=1e-9)
     assert spacing_mm(volume.affine) == pytest.approx(image.GetSpacing()[::-1])

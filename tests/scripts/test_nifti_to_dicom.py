@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from sitk_bridge import to_sitk
 
-from model.volume import to_sitk
 from service.dicom.pixels import load
 from service.dicom.series import choose, scan
 

@@ -218,7 +218,6 @@ def test_summary_by_hand() -> None:
     assert (found.q1, found.q3) == (1.75, 3.25)
     assert found.sd == pytest.approx(math.sqrt(5 / 3))
     assert found.mean_sd() == "2.50 ± 1.29"
-    assert found.median_iqr(1) == "2.5 [1.8, 3.2]"
     assert math.isnan(summary([1]).sd)
     with pytest.raises(InputError, match="row 2"):
         summary([1, math.nan])

@@ -94,12 +94,6 @@ def mean_dsc(scores: Sequence[Score]) -> Spread | None:
     return Spread(means) if means else None
 
 
-def case_dsc(score: Score) -> float | None:
-    """The mean Dice of the classes that are known of one case."""
-    known = [score.values[metric] for metric in DICE if metric in score.values]
-    return fmean(known) if known else None
-
-
 def change(own: Sequence[Score], main: Sequence[Score]) -> Change | None:
     """Table 7: a variant against the main one; None when they have no fold in common."""
     shared = {_key(s) for s in own} & {_key(s) for s in main}
