@@ -82,7 +82,7 @@ class Attempt:
         for form in before:
             self._identify(form)
         found = self._asked(before)
-        if found.waiting:
+        if found.waiting and self._delivery.committed is None:  # else it reported a failure
             raise NotConfirmedError("the destination has not reported yet")
         self._settle(before, found)
         self._parcel.forget(self._parcel.unconfirmed())
@@ -210,7 +210,7 @@ class Attempt:
     def _forget_commitment(self) -> None:
         """What was promised before is no promise for what is sent from now on."""
         deliveries = self._container.deliveries
-        if not deliveries.await_commitment(self._delivery.id, self._container.worker_id, None):
+        if not deliveries.forget_commitments(self._delivery.id, self._container.worker_id):
             raise GivenUpError
 
     def _require_all(self) -> None:
@@ -233,7 +233,8 @@ class Attempt:
 
 
 def hear(container: Container, report: Report) -> bool:
-    """Take a storage commitment report, from whichever association; ``False``: nobody asked."""
+    """Take a storage commitment report, from whichever association and however late; ``False``:
+    nobody asked for it, or the objects were sent again since."""
     return container.deliveries.report_commitment(
         report.transaction_uid, committed=report.committed
     )

@@ -27,8 +27,8 @@ class Delivery:
     what was sent instead of what the profile asks for, and why. ``code``: of the last failed
     attempt. ``next_at``: when it is tried next; ``give_up_at``: when it fails for good.
 
-    ``transaction_uid``, ``committed``: the storage commitment that was asked for, and what the
-    destination reported (``None``: nothing yet).
+    ``committed``: what the destination reported about the storage commitment of what was sent last
+    (``None``: nothing yet, or nothing was asked).
     """
 
     id: str
@@ -44,7 +44,6 @@ class Delivery:
     sent: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     code: str | None = None
-    transaction_uid: str | None = None
     committed: bool | None = None
 
 

@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from secrets import SystemRandom
 from typing import Any
 
-from sqlalchemy import CursorResult, Select, Update, func, or_, select, update
+from sqlalchemy import CursorResult, Select, Update, false, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ..domain import BreakerState, Delivery, DeliveryState, Status
 from ..errors import ConflictError, NotFoundError
+from . import commitments
 from .breakers import BreakerPolicy, BreakerStore
 from .database import Database
 from .tables import DeliveryRow, JobRow
@@ -120,37 +121,38 @@ class DeliveryStore:
         values = {"sent": [dict(one) for one in sent], "notes": list(notes)}
         return self._applied(_mine(delivery_id, worker_id).values(**values))
 
-    def await_commitment(
-        self, delivery_id: str, worker_id: str, transaction_uid: str | None
-    ) -> bool:
-        """Before it is asked for: what is reported under this UID belongs here, and nothing that
-        was reported before does. ``None``: nothing is asked for now."""
-        values = {"transaction_uid": transaction_uid, "committed": None}
-        return self._applied(_mine(delivery_id, worker_id).values(**values))
+    def await_commitment(self, delivery_id: str, worker_id: str, transaction_uid: str) -> bool:
+        """Before it is asked for: what is reported under this UID belongs here, as does what is
+        reported of those before. A failure that was reported is a thing of the past."""
+        unless_promised = func.nullif(DeliveryRow.committed, false())
+        statement = _mine(delivery_id, worker_id).values(committed=unless_promised)
+        with self._database.writing() as session:
+            if applied := _applies(session, statement):
+                commitments.begin(session, delivery_id, transaction_uid)
+            return applied
+
+    def forget_commitments(self, delivery_id: str, worker_id: str) -> bool:
+        """Before anything is sent: no promise counts for it that was asked for until now."""
+        statement = _mine(delivery_id, worker_id).values(committed=None)
+        return self._applied_and_forgotten(delivery_id, statement)
 
     def report_commitment(self, transaction_uid: str, *, committed: bool) -> bool:
-        """What the destination says of a transaction, which makes the delivery due; ``False`` when
-        nobody asked for it."""
-        statement = (
-            update(DeliveryRow)
-            .where(DeliveryRow.transaction_uid == transaction_uid, DeliveryRow.state.in_(OPEN))
-            .values(committed=committed, updated_at=_now(), next_at=_now())
-            .execution_options(synchronize_session=False)
-        )
-        return self._applied(statement)
+        """What the destination says of a transaction, however late; see ``commitments.report``."""
+        with self._database.writing() as session:
+            return commitments.report(session, transaction_uid, committed=committed)
 
     def delivered(self, delivery_id: str, worker_id: str) -> bool:
         statement = _mine(delivery_id, worker_id)
         values = _ended(DeliveryState.DELIVERED) | {"delivered_at": _now(), "code": None}
-        return self._applied(statement.values(**values))
+        return self._applied_and_forgotten(delivery_id, statement.values(**values))
 
     def failed(self, delivery_id: str, worker_id: str, code: str) -> bool:
-        statement = _mine(delivery_id, worker_id)
-        return self._applied(statement.values(**_ended(DeliveryState.FAILED), code=code))
+        statement = _mine(delivery_id, worker_id).values(**_ended(DeliveryState.FAILED), code=code)
+        return self._applied_and_forgotten(delivery_id, statement)
 
     def cancelled(self, delivery_id: str, worker_id: str) -> bool:
-        statement = _mine(delivery_id, worker_id)
-        return self._applied(statement.values(**_ended(DeliveryState.CANCELLED)))
+        statement = _mine(delivery_id, worker_id).values(**_ended(DeliveryState.CANCELLED))
+        return self._applied_and_forgotten(delivery_id, statement)
 
     def postpone(self, delivery: Delivery, worker_id: str, code: str) -> bool:
         """Pending again after a wait that grows with the attempts."""
@@ -178,8 +180,8 @@ class DeliveryStore:
             DeliveryRow.state.in_([state.value for state in again])
         )
         values = _waiting(_now()) | {"attempts": 0, "sent": [], "notes": [], "code": None}
-        values |= {"give_up_at": self._give_up_at(), "transaction_uid": None, "committed": None}
-        self._applied(statement.values(**values))
+        values |= {"give_up_at": self._give_up_at(), "committed": None}
+        self._applied_and_forgotten(delivery_id, statement.values(**values))
         return self.require(delivery_id)
 
     def let_go(self, delivery_id: str, worker_id: str) -> bool:
@@ -250,7 +252,8 @@ class DeliveryStore:
     def _expire(self, delivery_id: str) -> bool:
         statement = _changed(delivery_id).where(_idle())
         code = func.coalesce(DeliveryRow.code, "pacs_unavailable")
-        return self._applied(statement.values(**_ended(DeliveryState.FAILED), code=code))
+        values = _ended(DeliveryState.FAILED) | {"code": code}
+        return self._applied_and_forgotten(delivery_id, statement.values(**values))
 
     def _held(self, worker_id: str) -> dict[str, Any]:
         return {
@@ -268,8 +271,14 @@ class DeliveryStore:
 
     def _applied(self, statement: Update) -> bool:
         with self._database.writing() as session:
-            result = session.execute(statement)
-            return isinstance(result, CursorResult) and result.rowcount >= 1
+            return _applies(session, statement)
+
+    def _applied_and_forgotten(self, delivery_id: str, statement: Update) -> bool:
+        """The change of one delivery, after which nothing counts that was asked for before."""
+        with self._database.writing() as session:
+            if applied := _applies(session, statement):
+                commitments.forget(session, [delivery_id])
+            return applied
 
 
 def new_row(job_id: str, destination: str, give_up_s: float = GIVE_UP_S) -> DeliveryRow:
@@ -308,6 +317,7 @@ def cancel_open(session: Session, job_id: str) -> None:
         .execution_options(synchronize_session=False)
     )
     session.execute(statement)
+    commitments.forget(session, select(DeliveryRow.id).where(DeliveryRow.job_id == job_id))
 
 
 def is_owed(job_id: Any) -> Any:
@@ -334,13 +344,17 @@ def delivery_of(row: DeliveryRow) -> Delivery:
         sent=tuple(row.sent),
         notes=tuple(row.notes),
         code=row.code,
-        transaction_uid=row.transaction_uid,
         committed=row.committed,
     )
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _applies(session: Session, statement: Update) -> bool:
+    result = session.execute(statement)
+    return isinstance(result, CursorResult) and result.rowcount >= 1
 
 
 def _due() -> Any:

@@ -188,8 +188,8 @@ class PullRow(Base):
 class DeliveryRow(Base):
     """``worker_id`` holds the row until ``lease_until``; after that anybody may send again.
 
-    ``transaction_uid``: of the storage commitment that was asked for last. ``committed``: what the
-    destination reported about it, NULL until then.
+    ``committed``: what the destination reported about the storage commitment of what was sent last,
+    NULL until then.
     """
 
     __tablename__ = "deliveries"
@@ -207,7 +207,6 @@ class DeliveryRow(Base):
     lease_until: Mapped[datetime | None]
     next_at: Mapped[datetime | None]
     give_up_at: Mapped[datetime]
-    transaction_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
     committed: Mapped[bool | None]
     sent: Mapped[list[Any]]
     notes: Mapped[list[Any]]
@@ -215,6 +214,15 @@ class DeliveryRow(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
+
+
+class CommitmentRow(Base):
+    """A storage commitment that was asked for what a delivery sent last."""
+
+    __tablename__ = "commitments"
+
+    transaction_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(String(36), index=True)
 
 
 class BreakerRow(Base):

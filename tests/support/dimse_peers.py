@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pynetdicom import AE, evt
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role, evt
 from servers import free_port, wait_until
 
 STORESCP = Path("/usr/bin/storescp")
 PLAIN = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+PUSH = "1.2.840.10008.1.20.1"
 ALL_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",
     "1.2.840.10008.5.1.4.1.1.66.7",
@@ -26,11 +28,29 @@ ALL_CLASSES = (
 
 @dataclass
 class StoreScp:
-    """``got``: (SOP class, SOP instance, transfer syntax) of each C-STORE, in order."""
+    """``got``: (SOP class, SOP instance, transfer syntax) of each C-STORE, in order. ``asked``:
+    each request for storage commitment."""
 
     port: int
     got: list[tuple[str, str, str]] = field(default_factory=list)
+    asked: list[Dataset] = field(default_factory=list)
     associations: int = 0
+
+    def report(self, port: int, request: Dataset, *, committed: bool = True) -> int:
+        """What became of a request, on an association of its own; the status of the answer."""
+        report = Dataset()
+        report.TransactionUID = request.TransactionUID
+        kept, lost = "ReferencedSOPSequence", "FailedSOPSequence"
+        setattr(report, kept if committed else lost, request.ReferencedSOPSequence)
+        archive, role = AE("PEER"), build_role(PUSH, scp_role=True)
+        archive.add_requested_context(PUSH)
+        opened = archive.associate("127.0.0.1", port, ext_neg=[role])
+        try:
+            kind = 1 if committed else 2
+            answer, _ = opened.send_n_event_report(report, kind, PUSH, f"{PUSH}.1")
+        finally:
+            opened.release()
+        return int(answer.Status)
 
 
 @contextmanager
@@ -41,9 +61,11 @@ def store_scp(
     *,
     abort_after: int | None = None,
     wait: threading.Event | None = None,
+    commits: bool = False,
 ) -> Iterator[StoreScp]:
     """Takes ``classes`` in ``syntaxes``; answers with a status by SOP class, else success; aborts
-    instead of the answer ``abort_after``; answers nothing before ``wait`` is set."""
+    instead of the answer ``abort_after``; answers nothing before ``wait`` is set; ``commits`` when
+    it is told to ``report``."""
     peer = StoreScp(0)
 
     def store(event: evt.Event) -> int:
@@ -64,7 +86,14 @@ def store_scp(
     entity = AE("PEER")
     for sop_class in classes:
         entity.add_supported_context(sop_class, list(syntaxes))
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_ACCEPTED, count)]
+    if commits:
+        entity.add_supported_context(PUSH)
+
+    def ask(event: evt.Event) -> tuple[int, None]:
+        peer.asked.append(event.action_information)
+        return 0, None
+
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_ACCEPTED, count), (evt.EVT_N_ACTION, ask)]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     peer.port = server.server_address[1]
     try:

@@ -1,6 +1,5 @@
 """Results of a real job on their way to a real PACS, and to peers that refuse or break."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,16 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     SegmentationStorage,
 )
-from pynetdicom import AE
-from servers import OrthancServer, free_port, wait_until
+from servers import OrthancServer, free_port
 
 from service import deliver
 from service.deliver.attempt import Attempt
 from service.domain import BreakerState, DeliveryState, Outcome
-from service.errors import NotConfirmedError
-from service.pacs.commitment import Report, accept_reports
-from service.pacs.confirm import Patience
-from service.pacs.errors import PacsUnavailableError
 from service.site import Site
 from service.sweep import remove
 
 DELIVERED, PENDING, FAILED = DeliveryState.DELIVERED, DeliveryState.PENDING, DeliveryState.FAILED
 BOTH = {"SEG": [1], "SR": [1]}
-
-COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 NewScene = Callable[..., Any]
 
@@ -312,58 +304,3 @@ def forget(orthanc: OrthancServer, modality: str) -> None:
         for name in http.get("/series").json():
             if http.get(f"/series/{name}").json()["MainDicomTags"]["Modality"] == modality:
                 http.delete(f"/series/{name}").raise_for_status()
-
-
-def test_a_report_that_comes_late_delivers(
-    orthanc: OrthancServer, scene: NewScene, tools: Any
-) -> None:
-    """Storage commitment, told on an association of the PACS after the sender stopped waiting."""
-    here = scene(tools.dimse(orthanc.dicom_port), confirm="commitment")
-    entity, port, given_up = AE("AQCF"), free_port(), threading.Event()
-
-    def hear(report: Report) -> None:
-        given_up.wait(30)
-        deliver.hear(here.container, report)
-
-    handler = accept_reports(entity, hear)
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[handler])
-    try:
-        orthanc.know("AQCF", port)
-        hasty = Patience(report_s=0.0, linger_s=0.0)
-        with pytest.raises(NotConfirmedError):
-            Attempt(here.container, here.claim(), lambda: None, hasty).run()
-        assert here.forms == {"seg": "stored", "sr": "stored"}
-        given_up.set()
-        wait_until(lambda: here.found.committed is True, "no report", 30)
-    finally:
-        server.shutdown()
-    here.lease_ends()
-    found = here.until(DELIVERED)
-    assert {item["confirmed_by"] for item in found.sent} == {"commitment"}
-    assert series_of(orthanc) == BOTH
-    assert here.sends() == 1
-
-
-def test_a_report_is_of_what_it_was_asked_for_and_of_nothing_that_was_sent_later(
-    scene: NewScene, tools: Any
-) -> None:
-    """The SEG is promised; then the SR is sent, and the sender dies before it asks again."""
-    with store_scp(statuses={COMPREHENSIVE_3D_SR: 0xA700}) as full:
-        here = scene(tools.dimse(full.port), confirm="commitment")
-        claimed, me = here.claim(), here.container.worker_id
-        with pytest.raises(PacsUnavailableError):
-            Attempt(here.container, claimed, lambda: None, tools.patience)._send_all()
-    deliveries = here.container.deliveries
-    assert deliveries.await_commitment(claimed.id, me, "2.25.77")
-    assert deliver.hear(here.container, Report("2.25.77", committed=True))
-    here.lease_ends()
-    with store_scp() as peer:
-        there = here.elsewhere(tools.dimse(peer.port), confirm="commitment")
-        attempt = Attempt(there.container, there.claim(), lambda: None, tools.patience)
-        attempt._ask_after_earlier()
-        attempt._send_all()
-        assert there.forms == {"seg": "confirmed", "sr": "stored"}
-        there.lease_ends()
-        found = there.run()
-    assert (found.state, found.code) == (FAILED, "not_confirmable")
-    assert there.forms["sr"] != "confirmed"

@@ -203,6 +203,11 @@ def test_retry(jobs: JobStore, deliveries: DeliveryStore) -> None:
     again = deliveries.retry(delivery_id)
     assert (again.state, again.attempts, again.code) == (DeliveryState.PENDING, 0, None)
     deliveries.claim("pacs", ME)
+    assert deliveries.await_commitment(delivery_id, ME, "2.25.1")
+    assert deliveries.let_go(delivery_id, ME)
+    deliveries.retry(delivery_id)
+    assert not deliveries.report_commitment("2.25.1", committed=True), "all is sent again"
+    deliveries.claim("pacs", ME)
     deliveries.delivered(delivery_id, ME)
     with pytest.raises(ConflictError) as done:
         deliveries.retry(delivery_id)
@@ -215,7 +220,9 @@ def test_a_deleted_job_cancels(jobs: JobStore, deliveries: DeliveryStore) -> Non
     job = succeeded(jobs, "pacs")
     claimed = deliveries.claim("pacs", ME)
     assert claimed is not None
+    assert deliveries.await_commitment(claimed.id, ME, "2.25.1")
     jobs.delete(job.id, lambda _: None)
+    assert not deliveries.report_commitment("2.25.1", committed=True)
     assert one(deliveries, job).state is DeliveryState.CANCELLED
     assert not deliveries.delivered(claimed.id, ME)
     with pytest.raises(ConflictError) as gone:
@@ -235,18 +242,6 @@ def test_what_is_owed_is_not_purged(jobs: JobStore, deliveries: DeliveryStore) -
     assert jobs.finished_ids() == ()
     deliveries.delivered(claimed.id, ME)
     assert jobs.finished_ids() == (job.id,)
-
-
-def test_commitment_reports_find_their_delivery(jobs: JobStore, deliveries: DeliveryStore) -> None:
-    job = succeeded(jobs, "pacs")
-    claimed = deliveries.claim("pacs", ME)
-    assert claimed is not None
-    assert not deliveries.report_commitment("2.25.1", committed=True)
-    assert deliveries.await_commitment(claimed.id, ME, "2.25.1")
-    assert deliveries.report_commitment("2.25.1", committed=True)
-    assert one(deliveries, job).committed is True
-    deliveries.delivered(claimed.id, ME)
-    assert not deliveries.report_commitment("2.25.1", committed=False)
 
 
 def test_counts_and_age(jobs: JobStore, deliveries: DeliveryStore) -> None:
