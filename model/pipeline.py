@@ -83,13 +83,10 @@ def segment(
         measurements = measure(mask, volume, labels)
 
     found = bool(measurements.lesions)
-    outcome: Outcome = (
-        "not_evaluable" if not evaluable else "lesion_found" if found else "no_lesion"
-    )
     return Result(
         mask=mask,
         affine=volume.affine,
-        outcome=outcome,
+        outcome=_outcome(evaluable, found),
         measurements=measurements,
         lesion_labels=labels if found else None,
         applied=applied,
@@ -97,6 +94,12 @@ def segment(
         engine=backend.name,
         profile=name,
     )
+
+
+def _outcome(evaluable: bool, found: bool) -> Outcome:
+    if not evaluable:
+        return "not_evaluable"
+    return "lesion_found" if found else "no_lesion"
 
 
 def _settings(volume: Volume, spec: ModelSpec, name: str) -> tuple[Profile, PostprocessRules]:

@@ -55,6 +55,7 @@ def produce(
         profile=recipe.profile,
         batch=recipe.batch,
         progress=lambda stage, fraction: report(Stage(stage), fraction),
+        shown=case.series.shown if case.series else None,
     )
     seg = None if case.series is None else _write_dicom(case.series, result, recipe, out, clock)
     with clock.stage(Stage.STORE):

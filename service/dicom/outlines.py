@@ -1,24 +1,29 @@
 """Masks of slices that lie between the slices of a grid: outlines move, they do not fade.
 
 Shape-based interpolation: the signed distances to the outline in the slice below and above are
-mixed, and the mask is where the mixture is inside.
+mixed, and the mask is where the mixture is inside. Each part is mixed by itself: mixed with another
+elsewhere in the slice it would vanish.
 """
 
+from typing import Final
+
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from model.resample import bounding_box
 from model.types import BACKGROUND, LIVER, TUMOUR, MaskArray
 
 ON_GRID = 0.02  # of a step: nearer than this is the slice itself
+_CONNECTIVITY: Final = 26
 
 
 def outline_at(mask: MaskArray, place: float) -> MaskArray:
     """The mask ``(rows, columns)`` at a place in slices of ``mask``, 0 to ``len(mask) - 1``.
 
-    Liver and tumour together are one outline, the tumour another within it. Where only one of the
-    two neighbours holds a class, it goes by the nearer slice.
+    Liver and tumour together are one outline, the tumour another within it. A part, 26-connected
+    in the two neighbours, that only one of them holds goes by the nearer slice.
     """
     nearest = round(place)
     if abs(place - nearest) < ON_GRID:
@@ -40,6 +45,16 @@ def _mixed(pair: MaskArray, weight: float) -> MaskArray:
 
 
 def _between(pair: NDArray[np.bool_], weight: float) -> NDArray[np.bool_]:
+    parts = cc3d.connected_components(pair, connectivity=_CONNECTIVITY)
+    result = np.zeros(pair.shape[1:], np.bool_)
+    for number, (_, *box) in enumerate(find_objects(parts), start=1):
+        part = parts[:, *box] == number
+        result[*box] |= _part_between(np.pad(part, ((0, 0), (1, 1), (1, 1))), weight)[1:-1, 1:-1]
+    return result
+
+
+def _part_between(pair: NDArray[np.bool_], weight: float) -> NDArray[np.bool_]:
+    """Of one part, with background around it."""
     if not (pair[0].any() and pair[1].any()):
         nearer: NDArray[np.bool_] = pair[round(weight)]
         return nearer

@@ -1,5 +1,6 @@
 """From a chosen series to a volume, and from the volume's mask back to the native slices."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from model.postprocess import Shown
 from model.types import MaskArray, Modality, NativeArray
 from model.volume import Volume
 
@@ -41,8 +43,28 @@ class LoadedSeries:
         grid (one is missing); a slice between two of the grid gets the outline between theirs."""
         if self.native.uniform:
             return mask
+        return np.stack([outline_at(mask, place) for place in self._places(mask)])
+
+    @property
+    def shown(self) -> Shown | None:
+        """What of a mask of the volume's grid the native slices show; ``None`` where the grid's
+        slices are the native ones."""
+        return None if self.native.uniform else self._shown
+
+    def _shown(self, mask: MaskArray) -> MaskArray:
+        result = np.zeros_like(mask)
+        for place in self._places(mask):
+            own = outline_at(mask, place)
+            for index in {math.floor(place), math.ceil(place)}:
+                both = np.minimum(own, mask[index])  # of tumour on liver, liver
+                np.maximum(result[index], both, out=result[index])
+        return result
+
+    def _places(self, mask: MaskArray) -> list[float]:
+        """Of the native slices, in slices of ``mask``."""
         places = np.minimum(self.native.distances / self.native.pitch, len(mask) - 1)
-        return np.stack([outline_at(mask, float(place)) for place in places])
+        found: list[float] = places.tolist()
+        return found
 
 
 def load(series: Series) -> LoadedSeries:

@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
 
 from model.postprocess import postprocess
 from model.spec import PostprocessRules
+from model.types import MaskArray
 
 VOXEL_ML = 0.01
 ALL = PostprocessRules(min_lesion_ml=0.05)
@@ -73,3 +76,37 @@ def test_tumour_without_any_liver_goes() -> None:
     result, said = postprocess(mask, ALL, VOXEL_ML)
     assert not result.any()
     assert len(said) == 1
+
+
+def without(*slices: int) -> Callable[[MaskArray], MaskArray]:
+    def shown(mask: MaskArray) -> MaskArray:
+        left = mask.copy()
+        left[list(slices)] = 0
+        return left
+
+    return shown
+
+
+def test_a_lesion_that_no_acquired_slice_shows_becomes_liver() -> None:
+    mask = liver()
+    mask[12, 15, 15:17] = 2
+    result, said = postprocess(mask, NONE, VOXEL_ML, without(8, 12))
+    np.testing.assert_array_equal(result, liver())
+    assert said == (
+        "Counted 1 part labelled tumour that no acquired slice shows as liver (0.02 ml).",
+    )
+
+
+def test_a_part_that_no_acquired_slice_shows_is_removed_with_its_tumour() -> None:
+    mask = liver()
+    mask[17, 1:4, 1:4] = 1
+    mask[17, 2, 2] = 2
+    result, said = postprocess(mask, NONE, VOXEL_ML, without(17))
+    np.testing.assert_array_equal(result, liver())
+    assert said == ("Removed 1 part that no acquired slice shows (0.09 ml).",)
+
+
+def test_what_some_acquired_slice_shows_stays_whole() -> None:
+    result, said = postprocess(liver(), NONE, VOXEL_ML, without(5, 8, 10, 14))
+    np.testing.assert_array_equal(result, liver())
+    assert said == ()

@@ -209,6 +209,26 @@ def test_the_mask_of_a_slice_beside_the_grid_lies_between_its_neighbours() -> No
     assert not outline_at(np.zeros_like(mask), 0.5).any()
 
 
+def test_a_part_that_ends_stays_where_another_begins_elsewhere() -> None:
+    mask = np.zeros((2, 40, 40), np.uint8)
+    mask[:, 4:36, 4:36] = 1
+    mask[0, 8:14, 8:14] = 2
+    mask[1, 26:32, 26:32] = 2
+    for place, kept in ((0.4, mask[0]), (0.6, mask[1])):
+        assert np.array_equal(outline_at(mask, place), kept)
+
+
+def test_what_the_slices_show_of_a_mask(tmp_path: Path) -> None:
+    assert load(only(write_series(tmp_path / "even", VALUES, GRID))).shown is None
+    loaded = load(only(write_series(tmp_path, VALUES, GRID, Recipe(skip=frozenset({3})))))
+    mask = labels(VALUES)
+    mask[3] = 2
+    shown = mask.copy()
+    shown[3] = 0
+    assert loaded.shown is not None
+    assert np.array_equal(loaded.shown(mask), shown)
+
+
 def test_a_protocol_with_two_spacings_is_no_hole(tmp_path: Path) -> None:
     positions = [0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0]
     series = only(write_series(tmp_path, VALUES, GRID, Recipe(positions=positions)))
