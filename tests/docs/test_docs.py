@@ -196,7 +196,7 @@ def test_the_page_of_reliability_links_what_was_measured_at_full_size() -> None:
         page("reliability.md"),
         sorted((ROOT / "docs/evidence/reliability").glob("*.json")),
     )
-    assert {"chaos.json", "load.json", "viewer.json"} <= {path.name for path in found}
+    assert {"chaos.json", "fuzz.json", "load.json", "viewer.json"} <= {path.name for path in found}
     for path in found:
         assert json.loads(path.read_text(encoding="utf-8"))["full"], path.name
         assert f"evidence/reliability/{path.name}" in text, path.name
