@@ -17,6 +17,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from ..dicom.codes import ABDOMEN
 from ..dicom.quiet import quiet
 from ..dicom.uids import derived_uid
 from ..phantoms import DEVICE, PATIENT_ID
@@ -132,12 +133,12 @@ def _slices(
 def _multi_frame(
     phantom: Phantom, run: Run, header: Dataset
 ) -> Iterator[tuple[Dataset, tuple[Source, ...]]]:
-    """Enhanced CT (PS3.3 A.38.1), one stack."""
+    """Enhanced CT (PS3.3 A.38.1), one stack; derived, since original frames tell of an exposure."""
     stack = phantom.stack
     dataset = _copy(header)
     dataset.SOPClassUID = EnhancedCTImageStorage
     dataset.SOPInstanceUID = run.uid(f"image {phantom.name}")
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
     dataset.InstanceNumber = 1
     dataset.PixelPresentation, dataset.VolumetricProperties = "MONOCHROME", "VOLUME"
     dataset.VolumeBasedCalculationTechnique = "NONE"
@@ -145,9 +146,10 @@ def _multi_frame(
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.AcquisitionDateTime = f"{run.at:%Y%m%d%H%M%S}"
     dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", "1"
+    dataset.AcquisitionContextSequence = []
     _add_dimensions(dataset, run.uid(f"dimensions {phantom.name}"))
     dataset.NumberOfFrames = len(stack.positions)
-    dataset.SharedFunctionalGroupsSequence = [_shared(phantom)]
+    dataset.SharedFunctionalGroupsSequence = [_shared(phantom, run)]
     dataset.PerFrameFunctionalGroupsSequence = [
         _frame(number, position) for number, position in enumerate(stack.positions, start=1)
     ]
@@ -192,21 +194,27 @@ def _add_dimensions(dataset: Dataset, uid: str) -> None:
     dataset.DimensionIndexSequence = [index]
 
 
-def _shared(phantom: Phantom) -> Dataset:
+def _shared(phantom: Phantom, run: Run) -> Dataset:
     stack, shared = phantom.stack, Dataset()
+    anatomy, event = Dataset(), Dataset()
     measures, orientation, transformation, kind = Dataset(), Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = _decimals(stack.spacing_mm[1:])
     measures.SliceThickness = measures.SpacingBetweenSlices = stack.spacing_mm[0]
     orientation.ImageOrientationPatient = _decimals(stack.orientation)
     transformation.RescaleIntercept, transformation.RescaleSlope = INTERCEPT["ct"], 1
     transformation.RescaleType = "HU"
-    kind.FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    kind.FrameType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
     kind.PixelPresentation, kind.VolumetricProperties = "MONOCHROME", "VOLUME"
     kind.VolumeBasedCalculationTechnique = "NONE"
     shared.PixelMeasuresSequence = [measures]
     shared.PlaneOrientationSequence = [orientation]
     shared.PixelValueTransformationSequence = [transformation]
     shared.CTImageFrameTypeSequence = [kind]
+    anatomy.FrameLaterality = "U"
+    anatomy.AnatomicRegionSequence = [ABDOMEN]
+    event.IrradiationEventUID = run.uid(f"irradiation event {phantom.name}")
+    shared.FrameAnatomySequence = [anatomy]
+    shared.IrradiationEventIdentificationSequence = [event]
     return shared
 
 

@@ -7,6 +7,7 @@ from model.spec import Code, Label
 
 ARTIFICIAL_INTELLIGENCE = CodedConcept("123110", "DCM", "Artificial Intelligence")
 LIVER = CodedConcept("10200004", "SCT", "Liver")
+ABDOMEN = CodedConcept("818981001", "SCT", "Abdomen")
 NEOPLASM = CodedConcept("108369006", "SCT", "Neoplasm")
 LESION = CodedConcept("52988006", "SCT", "Lesion")
 VOLUME = CodedConcept("118565006", "SCT", "Volume")
