@@ -32,6 +32,10 @@ class Operation:
     slowest_s: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
 
+    def joined(self, other: "Operation") -> "Operation":
+        slowest_s = max(self.slowest_s, other.slowest_s)
+        return Operation(self.examples + other.examples, slowest_s, self.statuses + other.statuses)
+
     def figures(self) -> dict[str, Any]:
         return {
             "examples": self.examples, "slowest_s": round(self.slowest_s, 2),
@@ -57,11 +61,14 @@ class Tested:
         return self.operations.keys() >= operations() - {STREAM}
 
     def joined(self, other: "Tested") -> "Tested":
-        """With what a later run did for operations that had no request yet."""
-        return Tested(
-            {**other.operations, **self.operations}, self.failures + other.failures,
-            self.errors + other.errors, self.said + other.said,
-        )  # fmt: skip
+        """With all that another run did."""
+        none = Operation()
+        found = {
+            label: self.operations.get(label, none).joined(other.operations.get(label, none))
+            for label in self.operations.keys() | other.operations.keys()
+        }
+        errors, said = self.errors + other.errors, self.said + other.said
+        return Tested(found, self.failures + other.failures, errors, said)
 
 
 def run_schemathesis(
